@@ -1,0 +1,1 @@
+//! Hugepage memory, mempools with per-lcore caches, mbufs and bursts.

@@ -1,0 +1,1 @@
+//! The port traits and the ports that need no guest.

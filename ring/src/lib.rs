@@ -1,0 +1,1 @@
+//! Lockless rings: SPSC and MPMC, bulk and burst.

@@ -1,0 +1,1 @@
+//! The vhost-user backend: protocol, guest memory, vrings, the virtio-net datapath.

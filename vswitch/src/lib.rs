@@ -1,0 +1,1 @@
+//! Lcores, forwarding and the learning switch.
