@@ -1,0 +1,78 @@
+//! The gate between control plane and data plane: whoever is inside owns the value.
+#![expect(unsafe_code, reason = "hands out &mut by a flag, like a lock")]
+// UNSAFETY: `inside` is a lock of one bit. The data plane only ever tries; the control plane waits, for a burst at most.
+
+use core::cell::UnsafeCell;
+use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// A value of which one thread at a time is the owner. The data plane enters once per burst and never waits; the control
+/// plane waits until the burst in progress is over.
+#[derive(Debug, Default)]
+pub(crate) struct Gate<T> {
+    inside: AtomicBool,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the value is reached only by who holds `inside`, one thread at a time.
+unsafe impl<T: Send> Sync for Gate<T> {}
+
+impl<T> Gate<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self { inside: AtomicBool::new(false), value: UnsafeCell::new(value) }
+    }
+
+    /// Enters if nobody is inside. Data plane.
+    #[inline(always)]
+    pub(crate) fn try_enter(&self) -> Option<Inside<'_, T>> {
+        // ORDERING: G1 Acquire, pairs with G2: what the last owner did to the value is seen.
+        if self.inside.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            Some(Inside { gate: self })
+        } else {
+            None
+        }
+    }
+
+    /// Enters, waiting for who is inside. Control plane: the data plane stays for a burst at most.
+    pub(crate) fn enter(&self) -> Inside<'_, T> {
+        for round in 0u32.. {
+            if let Some(inside) = self.try_enter() {
+                return inside;
+            }
+            if round < 100 { std::thread::yield_now() } else { std::thread::sleep(Duration::from_micros(20)) }
+        }
+        unreachable!("the loop ends only by returning")
+    }
+}
+
+/// The right to the value, until dropped.
+#[derive(Debug)]
+pub(crate) struct Inside<'g, T> {
+    gate: &'g Gate<T>,
+}
+
+impl<T> Deref for Inside<'_, T> {
+    type Target = T;
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: this guard holds `inside`.
+        unsafe { &*self.gate.value.get() }
+    }
+}
+
+impl<T> DerefMut for Inside<'_, T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: this guard holds `inside`, and is borrowed mutably.
+        unsafe { &mut *self.gate.value.get() }
+    }
+}
+
+impl<T> Drop for Inside<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // ORDERING: G2 Release, pairs with G1.
+        self.gate.inside.store(false, Ordering::Release);
+    }
+}

@@ -1,0 +1,37 @@
+//! What a guest can break, by name.
+
+macro_rules! faults {
+    ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal;)*) => {
+        /// Why a ring was stopped by its own guest's doing. Latched until the ring is set up anew.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub(crate) enum Fault { $($(#[$doc])* $variant = $number,)* }
+
+        impl Fault {
+            /// The name that logs and `port show` give.
+            pub(crate) const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+            pub(crate) const fn from_number(n: u8) -> Option<Self> {
+                match n { $($number => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+faults! {
+    /// avail.idx moved by more than the ring's size (I4).
+    AvailIndex = 1, "avail_index_jump";
+    /// A head or `next` names no descriptor of its table.
+    DescIndex = 2, "descriptor_index_out_of_range";
+    /// A chain is longer than the ring.
+    ChainTooLong = 3, "chain_too_long";
+    /// An indirect table is nested, misshapen, chained on or not negotiated.
+    Indirect = 4, "bad_indirect_table";
+    /// A buffer lies (partly) outside of guest memory.
+    Address = 5, "buffer_outside_memory";
+    /// A buffer's direction contradicts its queue.
+    Direction = 6, "buffer_direction";
+    /// Guest memory was taken away under us.
+    MemoryGone = 7, "memory_gone";
+}
