@@ -1,1 +1,31 @@
-//! Hugepage memory, mempools with per-lcore caches, mbufs and bursts.
+//! Packet memory: zones of hugepages, mempools with per-lcore caches, mbufs and bursts.
+//!
+//! - A [`Zone`] is memory that the process owns, shareable by file descriptor and addressable by a NIC.
+//! - A [`Mempool`] cuts a zone into equal [`Mbuf`]s; its free list is a lockless ring with a cache per lcore in front.
+//! - An [`Mbuf`] is one packet. It goes back to its pool when dropped.
+//! - A [`Burst`] is up to [`MAX_BURST`] packets in hand.
+//!
+//! # Borrowed tails
+//! An `Mbuf<'t>` may carry only the first bytes of its frame in its own memory and name the rest as a list of
+//! [`TailSegment`]s: memory of somebody else (a guest), readable for the lifetime `'t` and changing at any time. No
+//! reference to such bytes ever exists; they are only copied, by [`foreign`]. `Mbuf<'static>` has no such tail and may
+//! go anywhere; [`Mbuf::own`] makes one by copying.
+
+mod burst;
+pub mod foreign;
+mod layout;
+mod lcore;
+mod mempool;
+mod offload;
+mod packet;
+mod tail;
+mod zone;
+
+pub use burst::{Burst, MAX_BURST};
+pub use layout::HEADROOM;
+pub use lcore::{LcoreId, MAX_LCORES};
+pub use mempool::{Mempool, MempoolConfig, MempoolError, NoMbufs, PoolBalance};
+pub use offload::{Checksum, GsoKind, Offload};
+pub use packet::{Mbuf, Segments};
+pub use tail::TailSegment;
+pub use zone::{Iova, PageSize, Zone, ZoneConfig, ZoneError};

@@ -1,0 +1,458 @@
+//! The mbuf: one packet, owned.
+#![expect(unsafe_code, reason = "an owned handle on raw packet memory")]
+// UNSAFETY: an `Mbuf` owns its `Meta` and buffer (shared ones: read-only until alone again), its chained segments, and
+// nothing of its tail. `data_off + data_len <= buf_len` always.
+
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use crate::layout::{Meta, MetaPtr};
+use crate::{MAX_BURST, Mempool, NoMbufs, Offload, TailSegment};
+
+/// One packet. Its first bytes lie in its own memory ([`data`](Self::data)), more may lie in chained segments
+/// ([`segments`](Self::segments)), the last ones in foreign memory that is readable during `'t` ([`tail`](Self::tail)).
+/// Dropping it gives its memory back to the pool.
+#[repr(transparent)]
+pub struct Mbuf<'t> {
+    raw: MetaPtr,
+    _tail: PhantomData<&'t [TailSegment]>,
+}
+
+// SAFETY: all that it owns moves with it; the tail segments are addresses that any thread may copy from during 't.
+unsafe impl Send for Mbuf<'_> {}
+
+impl core::fmt::Debug for Mbuf<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Mbuf").field("len", &self.len()).field("port", &self.port()).finish_non_exhaustive()
+    }
+}
+
+impl<'t> Mbuf<'t> {
+    #[inline]
+    pub(crate) fn into_raw(self) -> MetaPtr {
+        ManuallyDrop::new(self).raw
+    }
+
+    /// # Safety
+    /// The mbuf is out of its pool and the caller owns it.
+    #[inline]
+    pub(crate) unsafe fn from_raw(raw: MetaPtr) -> Self {
+        Self { raw, _tail: PhantomData }
+    }
+
+    #[inline]
+    fn meta(&self) -> &Meta {
+        // SAFETY: owned; sharers only read.
+        unsafe { self.raw.0.as_ref() }
+    }
+
+    #[inline]
+    fn meta_mut(&mut self) -> &mut Meta {
+        assert!(self.is_unique(), "a shared mbuf is read-only");
+        // SAFETY: owned, and by this handle alone.
+        unsafe { self.raw.0.as_mut() }
+    }
+
+    /// Bytes of the whole packet.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a packet of no bytes is none")]
+    pub fn len(&self) -> usize {
+        self.meta().pkt_len as usize
+    }
+
+    /// The port it came in by.
+    #[inline]
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.meta().port
+    }
+
+    /// Notes the port it came in by.
+    ///
+    /// # Panics
+    /// If the packet is shared.
+    #[inline]
+    pub fn set_port(&mut self, port: u16) {
+        self.meta_mut().port = port;
+    }
+
+    /// What is owed to it.
+    #[inline]
+    #[must_use]
+    pub fn offload(&self) -> &Offload {
+        &self.meta().offload
+    }
+
+    /// Sets what is owed to it.
+    ///
+    /// # Panics
+    /// If the packet is shared: [`unshare`](Self::unshare) it first.
+    #[inline]
+    pub fn set_offload(&mut self, offload: Offload) {
+        self.meta_mut().offload = offload;
+    }
+
+    /// The pool it goes back to.
+    #[inline]
+    #[must_use]
+    pub fn pool(&self) -> &'static Mempool {
+        self.meta().pool
+    }
+
+    /// The bytes of the first segment. In a packet from a guest that is at least the first 128 bytes of the frame, or all
+    /// of it if it is shorter: a private copy that nobody else can change.
+    #[inline]
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        let m = self.meta();
+        // SAFETY: data_off + data_len <= buf_len, in memory that this handle owns (or shares read-only).
+        unsafe { core::slice::from_raw_parts(buf(self.raw.0).add(m.data_off as usize), m.data_len as usize) }
+    }
+
+    /// The same, to change. `None` if it is shared: [`unshare`](Self::unshare) it first.
+    #[inline]
+    pub fn data_mut(&mut self) -> Option<&mut [u8]> {
+        if !self.is_unique() {
+            return None;
+        }
+        let m = self.meta_mut();
+        let (off, len) = (m.data_off as usize, m.data_len as usize);
+        // SAFETY: as `data`, and unique.
+        Some(unsafe { core::slice::from_raw_parts_mut(buf(self.raw.0).add(off), len) })
+    }
+
+    /// Bytes free in front of the first segment's data.
+    #[inline]
+    #[must_use]
+    pub fn headroom(&self) -> usize {
+        self.meta().data_off as usize
+    }
+
+    /// Bytes free behind the first segment's data.
+    #[inline]
+    #[must_use]
+    pub fn tailroom(&self) -> usize {
+        let m = self.meta();
+        m.buf_len as usize - m.data_off as usize - m.data_len as usize
+    }
+
+    /// Puts `n` bytes in front of the data and returns them to be written (their content is whatever stood there).
+    /// `None` if the headroom is smaller or the packet is shared.
+    #[inline]
+    pub fn prepend(&mut self, n: usize) -> Option<&mut [u8]> {
+        if n > self.headroom() || !self.is_unique() {
+            return None;
+        }
+        let m = self.meta_mut();
+        m.data_off -= n as u16;
+        m.data_len += n as u32;
+        m.pkt_len += n as u32;
+        self.data_mut().map(|d| &mut d[..n])
+    }
+
+    /// Takes the first `n` bytes off. False, and nothing done, if the first segment has fewer or the packet is shared.
+    #[inline]
+    pub fn trim_front(&mut self, n: usize) -> bool {
+        if n > self.meta().data_len as usize || !self.is_unique() {
+            return false;
+        }
+        let m = self.meta_mut();
+        m.data_off += n as u16;
+        m.data_len -= n as u32;
+        m.pkt_len -= n as u32;
+        true
+    }
+
+    /// Puts `n` bytes behind the first segment's data and returns them to be written (their content is whatever stood
+    /// there). `None` if the room is smaller, or the packet is shared, chained or has a tail.
+    #[inline]
+    pub fn append(&mut self, n: usize) -> Option<&mut [u8]> {
+        if n > self.tailroom()
+            || !self.is_unique()
+            || self.meta().next.is_some()
+            || self.meta().tail_count != 0
+        {
+            return None;
+        }
+        let m = self.meta_mut();
+        let old = m.data_len as usize;
+        m.data_len += n as u32;
+        m.pkt_len += n as u32;
+        self.data_mut().map(|d| &mut d[old..])
+    }
+
+    /// The free bytes around the data of a fresh (empty, unshared) mbuf: pointer to the place where data starts, and the
+    /// bytes that fit from there. For receive halves that write with raw copies; [`set_filled`](Self::set_filled) follows.
+    #[inline]
+    pub fn spare(&mut self) -> (NonNull<u8>, usize) {
+        let m = self.meta_mut();
+        let (off, room) = (m.data_off as usize, m.buf_len as usize - m.data_off as usize);
+        // SAFETY: data_off <= buf_len: inside the buffer or one past its end.
+        let at = unsafe { NonNull::new_unchecked(buf(self.raw.0).add(off)) };
+        (at, room)
+    }
+
+    /// Declares the first `skip` bytes of what was written at [`spare`](Self::spare) to be headroom and the next `len`
+    /// bytes to be the packet's data so far.
+    ///
+    /// # Panics
+    /// If `skip + len` is more than there was room for: a bug of the caller, not of a peer.
+    #[inline]
+    pub fn set_filled(&mut self, skip: usize, len: usize) {
+        let m = self.meta_mut();
+        assert!(skip + len <= m.buf_len as usize - m.data_off as usize);
+        m.data_off += skip as u16;
+        m.data_len = len as u32;
+        m.pkt_len = len as u32;
+    }
+
+    /// Where the first segment's data starts, for transmit halves that copy with raw copies.
+    #[inline]
+    #[must_use]
+    pub fn data_start(&self) -> NonNull<u8> {
+        let m = self.meta();
+        // SAFETY: inside the buffer.
+        unsafe { NonNull::new_unchecked(buf(self.raw.0).add(m.data_off as usize)) }
+    }
+
+    /// The segments of the packet that lie in its own memory, first to last.
+    #[inline]
+    #[must_use]
+    pub fn segments(&self) -> Segments<'_> {
+        Segments { next: Some(self.raw.0), _packet: PhantomData }
+    }
+
+    /// How many segments [`segments`](Self::segments) gives.
+    #[inline]
+    #[must_use]
+    pub fn segment_count(&self) -> usize {
+        if self.meta().next.is_none() { 1 } else { self.segments().count() }
+    }
+
+    /// Hangs `more` behind this packet's last segment. Gives it back if either is shared or has a tail.
+    ///
+    /// # Errors
+    /// The packet that could not be hung on.
+    pub fn chain(&mut self, more: Mbuf<'static>) -> Result<(), Mbuf<'static>> {
+        if !self.is_unique() || !more.is_unique() || self.has_tail() || more.has_tail() {
+            return Err(more);
+        }
+        let added = more.meta().pkt_len;
+        let mut last = self.raw.0;
+        // SAFETY: each `next` is a segment that this packet owns alone.
+        unsafe {
+            while let Some(next) = last.as_ref().next {
+                last = next;
+            }
+            last.as_mut().next = Some(more.into_raw().0);
+        }
+        self.meta_mut().pkt_len += added;
+        Ok(())
+    }
+
+    /// The foreign memory that ends the packet.
+    #[inline]
+    #[must_use]
+    pub fn tail(&self) -> &'t [TailSegment] {
+        let m = self.meta();
+        if m.tail_count == 0 {
+            return &[];
+        }
+        // SAFETY: set by `set_tail` from a slice that lives for 't.
+        unsafe { core::slice::from_raw_parts(m.tail, m.tail_count as usize) }
+    }
+
+    /// Whether some bytes lie in foreign memory.
+    #[inline]
+    #[must_use]
+    pub fn has_tail(&self) -> bool {
+        self.meta().tail_count != 0
+    }
+
+    /// Ends the packet with foreign memory. False, and nothing done, if it is shared or has a tail, or if the packet would
+    /// reach 2³² bytes or `tail` has 65,536 segments.
+    #[inline]
+    pub fn set_tail(&mut self, tail: &'t [TailSegment]) -> bool {
+        let bytes: usize = tail.iter().map(TailSegment::len).sum();
+        let m = self.meta();
+        let (Ok(count), Some(len)) =
+            (u16::try_from(tail.len()), u32::try_from(bytes).ok().and_then(|b| m.pkt_len.checked_add(b)))
+        else {
+            return false;
+        };
+        if !self.is_unique() || self.has_tail() {
+            return false;
+        }
+        let m = self.meta_mut();
+        m.tail = tail.as_ptr();
+        m.tail_count = count;
+        m.pkt_len = len;
+        true
+    }
+
+    /// Copies the packet's bytes from `offset` on into `dst`, wherever they lie; returns how many there were.
+    pub fn copy_to(&self, mut offset: usize, dst: &mut [u8]) -> usize {
+        let mut done = 0;
+        for segment in self.segments() {
+            if let Some(from) = segment.get(offset..) {
+                let n = from.len().min(dst.len() - done);
+                dst[done..done + n].copy_from_slice(&from[..n]);
+                done += n;
+                offset = 0;
+            } else {
+                offset -= segment.len();
+            }
+        }
+        for segment in self.tail() {
+            if offset >= segment.len() {
+                offset -= segment.len();
+                continue;
+            }
+            done += segment.copy_to(offset, &mut dst[done..]);
+            offset = 0;
+        }
+        done
+    }
+
+    /// Whether this handle is the only one on the packet.
+    #[inline]
+    #[must_use]
+    pub fn is_unique(&self) -> bool {
+        // ORDERING: M1 Acquire, pairs with M2: what another sharer read, it read before we write.
+        self.meta().refcnt.load(Ordering::Acquire) == 1
+    }
+
+    /// Another handle on the same packet, for a flood. Both are read-only until one of them is gone.
+    #[inline]
+    #[must_use]
+    pub fn share(&self) -> Self {
+        let old = self.meta().refcnt.fetch_add(1, Ordering::Relaxed);
+        assert!(old < u16::MAX / 2, "an mbuf has more sharers than ports can exist");
+        Self { raw: self.raw, _tail: PhantomData }
+    }
+
+    /// A packet of the same bytes that may be changed: itself, or a copy if it is shared.
+    ///
+    /// # Errors
+    /// [`NoMbufs`]; the packet is dropped then.
+    pub fn unshare(self) -> Result<Self, NoMbufs> {
+        if self.is_unique() { Ok(self) } else { self.duplicate().map(|m| m as Mbuf<'t>) }
+    }
+
+    /// A packet that owns all its bytes and may go anywhere: itself if it has no tail, or else with the tail copied into
+    /// chained mbufs of its own pool.
+    ///
+    /// # Errors
+    /// [`NoMbufs`]; the packet is dropped then.
+    pub fn own(self) -> Result<Mbuf<'static>, NoMbufs> {
+        if !self.has_tail() {
+            let raw = self.into_raw();
+            // SAFETY: owned, and without a tail there is nothing that 't bounds.
+            return Ok(unsafe { Mbuf::from_raw(raw) });
+        }
+        self.duplicate()
+    }
+
+    /// A copy of the whole packet, in fresh mbufs of its pool.
+    ///
+    /// # Errors
+    /// [`NoMbufs`].
+    pub fn duplicate(&self) -> Result<Mbuf<'static>, NoMbufs> {
+        let owner = self.meta().owner;
+        let mut head: Option<Mbuf<'static>> = None;
+        let mut at = 0;
+        while at < self.len() || head.is_none() {
+            let mut part = self.pool().alloc(owner)?;
+            let want = (self.len() - at).min(part.tailroom());
+            let room = part.append(want).ok_or(NoMbufs)?;
+            let n = self.copy_to(at, room);
+            debug_assert_eq!(n, want, "pkt_len is the sum of all parts");
+            at += want;
+            match &mut head {
+                None => head = Some(part),
+                Some(h) => h.chain(part).map_err(|_| NoMbufs)?,
+            }
+        }
+        let mut copy = head.ok_or(NoMbufs)?;
+        let (offload, port) = (*self.offload(), self.port());
+        copy.set_offload(offload);
+        copy.set_port(port);
+        Ok(copy)
+    }
+
+    /// Gives many packets back at once.
+    ///
+    /// # Safety
+    /// The caller owns them, and forgets them.
+    #[inline]
+    pub(crate) unsafe fn free_all(mbufs: &[MetaPtr]) {
+        let Some(first) = mbufs.first() else { return };
+        // SAFETY: owned by contract.
+        let meta = |m: &MetaPtr| unsafe { m.0.as_ref() };
+        let pool = meta(first).pool;
+        let plain = |m: &MetaPtr| {
+            let m = meta(m);
+            // ORDERING: M1, as in `is_unique`.
+            core::ptr::eq(m.pool, pool) && m.next.is_none() && m.refcnt.load(Ordering::Acquire) == 1
+        };
+        if mbufs.len() <= MAX_BURST && mbufs.iter().all(plain) {
+            // SAFETY: all of this pool, unshared, unchained, owned by contract.
+            unsafe { pool.put(mbufs) };
+        } else {
+            for m in mbufs {
+                // SAFETY: owned by contract, one at a time.
+                drop(unsafe { Mbuf::from_raw(*m) });
+            }
+        }
+    }
+}
+
+/// Where the bytes behind an mbuf's head start. From the raw pointer, whose provenance is the whole zone, and not from a
+/// reference to the head, which may not be used to reach beyond it.
+#[inline(always)]
+fn buf(meta: NonNull<Meta>) -> *mut u8 {
+    meta.as_ptr().wrapping_add(1).cast()
+}
+
+impl Drop for Mbuf<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // ORDERING: M2 Release (with M1 Acquire by whoever is last): reads through this handle are done before it is gone.
+        if !self.is_unique() && self.meta().refcnt.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
+        let mut at = Some(self.raw.0);
+        while let Some(segment) = at {
+            // SAFETY: the last handle owns all segments; each is unlinked before it goes back.
+            unsafe {
+                let m = &mut *segment.as_ptr();
+                at = m.next.take();
+                m.pool.put(&[MetaPtr(segment)]);
+            }
+        }
+    }
+}
+
+/// The owned segments of a packet.
+#[derive(Debug, Clone)]
+pub struct Segments<'m> {
+    next: Option<NonNull<Meta>>,
+    _packet: PhantomData<&'m [u8]>,
+}
+
+impl<'m> Iterator for Segments<'m> {
+    type Item = &'m [u8];
+    #[inline]
+    fn next(&mut self) -> Option<&'m [u8]> {
+        // SAFETY: the packet owns its segments and is borrowed for 'm; data lies inside each one's buffer.
+        unsafe {
+            let at = self.next?;
+            let m = at.as_ref();
+            self.next = m.next;
+            Some(core::slice::from_raw_parts(buf(at).add(m.data_off as usize), m.data_len as usize))
+        }
+    }
+}
