@@ -48,8 +48,8 @@ impl Geometry {
 
 /// How many are left after an operation: free slots after an enqueue, elements after a dequeue.
 ///
-/// Other threads go on meanwhile, so it is a hint: in [`spsc`](crate::spsc) a lower bound (it comes from the
-/// cached index), in [`Mpmc`](crate::Mpmc) the count at the moment of the claim.
+/// It is a lower bound: it comes from the opposite index as last seen, and the other side may have gone on since. `len` and
+/// `free` look anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Left(pub usize);
 

@@ -12,6 +12,8 @@
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use crossbeam_utils::CachePadded;
+
 use crate::sync::{AtomicU32, wait};
 
 /// All or nothing, or as many as fit.
@@ -44,42 +46,66 @@ pub(crate) struct Claim {
     pub(crate) left: u32,
 }
 
-/// One side's indices.
+/// One side's indices. What this side alone writes and reads shares a line; the tail, for which the opposite side looks,
+/// has its own.
 pub(crate) struct HeadTail {
+    claims: CachePadded<Claims>,
+    tail: CachePadded<AtomicU32>,
+}
+
+struct Claims {
     head: AtomicU32,
-    tail: AtomicU32,
+    /// The opposite tail as some thread of this side has last seen it, or as one saw it before.
+    seen: AtomicU32,
 }
 
 impl HeadTail {
     pub(crate) fn new(start: u32) -> Self {
-        Self { head: AtomicU32::new(start), tail: AtomicU32::new(start) }
+        let claims = Claims { head: AtomicU32::new(start), seen: AtomicU32::new(start) };
+        Self { claims: CachePadded::new(claims), tail: CachePadded::new(AtomicU32::new(start)) }
     }
 
     /// Claims `want` slots, or what `fit` makes of it.
     ///
-    /// `lead` is how far this side's head may run ahead of the opposite tail: the capacity for producers, 0 for
+    /// `lead` is how far this side's head may run ahead of the opposite tail: the `capacity` for producers, 0 for
     /// consumers.
     #[inline(always)]
-    pub(crate) fn claim(&self, opposite: &Self, lead: u32, want: u32, fit: Fit) -> Claim {
+    pub(crate) fn claim(&self, opposite: &Self, lead: u32, capacity: u32, want: u32, fit: Fit) -> Claim {
         // ORDERING: R1 Acquire, pairs with R2: who moved head to this value had seen an opposite tail that allowed
-        // it; from here on this thread sees that tail or a later one, so `room` cannot go below 0.
-        let mut first = self.head.load(Acquire);
+        // it; from here on this thread sees that tail or a later one, so the room by R3 cannot go below 0.
+        let mut first = self.claims.head.load(Acquire);
         loop {
-            // ORDERING: R3 Acquire, pairs with R5 of the opposite side: the slots before this tail are copied.
-            let tail = opposite.tail.load(Acquire);
-            // When `first` has become stale this is too large, and the CAS below fails.
-            let room = tail.wrapping_add(lead).wrapping_sub(first);
+            // ORDERING: R6 Acquire, pairs with R7: the slots before this tail are copied.
+            let seen = self.claims.seen.load(Acquire);
+            let mut room = seen.wrapping_add(lead).wrapping_sub(first);
+            // `seen` may be so old that the room by it is below 0, which as u32 is above any capacity.
+            if room < want || room > capacity {
+                room = self.look(opposite, seen).wrapping_add(lead).wrapping_sub(first);
+            }
+            // When `first` has become stale, `room` is too large, and the CAS below fails.
             let count = fit.count(want, room);
             let left = room.wrapping_sub(count);
             if count == 0 {
                 return Claim { first, count, left };
             }
-            // ORDERING: R2 Release, pairs with R1: passes on the opposite tail that R3 saw. On failure Acquire: R1.
-            match self.head.compare_exchange_weak(first, first.wrapping_add(count), Release, Acquire) {
+            // ORDERING: R2 Release, pairs with R1: passes on the opposite tail that allows this. On failure Acquire: R1.
+            match self.claims.head.compare_exchange_weak(first, first.wrapping_add(count), Release, Acquire) {
                 Ok(_) => return Claim { first, count, left },
                 Err(now) => first = now,
             }
         }
+    }
+
+    /// Reads the opposite tail, and keeps it for this side if it has moved.
+    #[inline(always)]
+    fn look(&self, opposite: &Self, seen: u32) -> u32 {
+        // ORDERING: R3 Acquire, pairs with R5 of the opposite side: the slots before this tail are copied.
+        let tail = opposite.tail.load(Acquire);
+        if tail != seen {
+            // ORDERING: R7 Release, pairs with R6: passes on what R3 has acquired. May overwrite a newer one: no harm.
+            self.claims.seen.store(tail, Release);
+        }
+        tail
     }
 
     /// Gives a claimed and copied run to the opposite side, once all earlier claims of this side are given.
@@ -124,14 +150,14 @@ mod tests {
     #[test]
     fn claims_stop_at_the_capacity_and_run_over_the_end_of_u32() {
         let (producers, consumers) = (HeadTail::new(u32::MAX), HeadTail::new(u32::MAX));
-        let claim = producers.claim(&consumers, 3, 2, Fit::Bulk);
+        let claim = producers.claim(&consumers, 3, 3, 2, Fit::Bulk);
         assert_eq!((claim.first, claim.count, claim.left), (u32::MAX, 2, 1));
-        assert_eq!(producers.claim(&consumers, 3, 2, Fit::Bulk).count, 0);
-        assert_eq!(consumers.claim(&producers, 0, 2, Fit::Burst).count, 0, "not published yet");
+        assert_eq!(producers.claim(&consumers, 3, 3, 2, Fit::Bulk).count, 0);
+        assert_eq!(consumers.claim(&producers, 0, 3, 2, Fit::Burst).count, 0, "not published yet");
         producers.publish(&claim);
         assert_eq!(HeadTail::published(&producers, &consumers), 2);
-        assert_eq!(producers.claim(&consumers, 3, 2, Fit::Burst).first, 1);
-        let claim = consumers.claim(&producers, 0, 9, Fit::Burst);
+        assert_eq!(producers.claim(&consumers, 3, 3, 2, Fit::Burst).first, 1);
+        let claim = consumers.claim(&producers, 0, 3, 9, Fit::Burst);
         assert_eq!((claim.first, claim.count, claim.left), (u32::MAX, 2, 0));
     }
 }

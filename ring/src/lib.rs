@@ -45,11 +45,14 @@
 //! | R3 | MPMC loads the opposite side's `tail`, Acquire | R5 |
 //! | R4 | MPMC waits for its own side's `tail`, Acquire | R5 |
 //! | R5 | MPMC stores its own side's `tail`, Release | R3, R4 |
+//! | R6 | MPMC loads the opposite tail that its side has `seen`, Acquire | R7 |
+//! | R7 | MPMC stores what R3 read as `seen`, Release | R6 |
 //!
 //! R1 with R2 is the edge that `rte_ring` lacked until November 2025: without it a thread may see a new `head`
 //! together with an opposite `tail` older than the one that allowed that `head`, and count room that isn't there.
 //! R4 is stronger than `rte_ring`'s relaxed wait: R5 of the last in a row of producers must pass on what those
-//! before it wrote, and in C11 a plain store passes on only what its thread has acquired.
+//! before it wrote, and in C11 a plain store passes on only what its thread has acquired. R6 and R7 carry an edge R5 to R3
+//! on to the other threads of a side; an old `seen` shows as room below 0 and is looked up again.
 //!
 //! # Why there is no MPSC
 //! All it could save is the consumer's compare-and-swap, once a call. At a burst of 32 that is a fraction of a

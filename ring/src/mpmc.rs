@@ -10,8 +10,6 @@ use core::fmt;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
-use crossbeam_utils::CachePadded;
-
 use crate::capacity::{Capacity, Geometry, Left, RingError};
 use crate::head_tail::{Fit, HeadTail};
 use crate::slots::{Arena, layout};
@@ -20,12 +18,13 @@ use crate::slots::{Arena, layout};
 ///
 /// `rte_ring`'s algorithm: a thread claims a run of slots by moving its side's head with a compare-and-swap, copies,
 /// waits for those that claimed before it, and publishes by moving its side's tail. Elements come out in the order in
-/// which their slots were claimed. Operations never fail while there is room, and none allocates.
+/// which their slots were claimed. No operation allocates. Beyond `rte_ring`, each side remembers the opposite tail as
+/// last seen, and reads the line that the other cores write only when that does not suffice.
 ///
 /// Elements still inside are dropped with the ring.
 pub struct Mpmc<T> {
-    producers: CachePadded<HeadTail>,
-    consumers: CachePadded<HeadTail>,
+    producers: HeadTail,
+    consumers: HeadTail,
     capacity: u32,
     arena: Arena<T>,
 }
@@ -67,8 +66,8 @@ impl<T: Send> Mpmc<T> {
     /// An empty ring whose indices start at `start`.
     fn starting_at(geometry: Geometry, arena: Arena<T>, start: u32) -> Self {
         Self {
-            producers: CachePadded::new(HeadTail::new(start)),
-            consumers: CachePadded::new(HeadTail::new(start)),
+            producers: HeadTail::new(start),
+            consumers: HeadTail::new(start),
             capacity: geometry.capacity,
             arena,
         }
@@ -100,7 +99,7 @@ impl<T: Send> Mpmc<T> {
     /// Gives `v` back when the ring is full.
     #[inline]
     pub fn push(&self, v: T) -> Result<(), T> {
-        let claim = self.producers.claim(&self.consumers, self.capacity, 1, Fit::Bulk);
+        let claim = self.producers.claim(&self.consumers, self.capacity, self.capacity, 1, Fit::Bulk);
         if claim.count == 0 {
             return Err(v);
         }
@@ -113,7 +112,7 @@ impl<T: Send> Mpmc<T> {
     /// Takes one element out; `None` when the ring is empty.
     #[inline]
     pub fn pop(&self) -> Option<T> {
-        let claim = self.consumers.claim(&self.producers, 0, 1, Fit::Bulk);
+        let claim = self.consumers.claim(&self.producers, 0, self.capacity, 1, Fit::Bulk);
         if claim.count == 0 {
             return None;
         }
@@ -123,7 +122,7 @@ impl<T: Send> Mpmc<T> {
         Some(v)
     }
 
-    /// Puts all of `src` in, or nothing (`None`) when it does not fit. Returns the free slots left.
+    /// Puts all of `src` in, or nothing (`None`) when it does not fit. Returns the free slots left, at least.
     #[inline]
     pub fn enqueue_bulk(&self, src: &[T]) -> Option<Left>
     where
@@ -133,7 +132,7 @@ impl<T: Send> Mpmc<T> {
         (count == src.len()).then_some(left)
     }
 
-    /// Puts as many of `src` in as fit, from its front. Returns how many, and the free slots left.
+    /// Puts as many of `src` in as fit, from its front. Returns how many, and the free slots left, at least.
     #[inline]
     pub fn enqueue_burst(&self, src: &[T]) -> (usize, Left)
     where
@@ -142,7 +141,7 @@ impl<T: Send> Mpmc<T> {
         self.enqueue_slice(src, Fit::Burst)
     }
 
-    /// Fills all of `dst`, or nothing of it (`None`) when there are fewer elements. Returns the elements left.
+    /// Fills all of `dst`, or nothing of it (`None`) when there are fewer elements. Returns the elements left, at least.
     ///
     /// What was filled is initialised and the caller's to drop.
     #[inline]
@@ -151,7 +150,7 @@ impl<T: Send> Mpmc<T> {
         (count == dst.len()).then_some(left)
     }
 
-    /// Fills `dst` from its front with as many elements as there are. Returns how many, and the elements left.
+    /// Fills `dst` from its front with as many elements as there are. Returns how many, and the elements left, at least.
     ///
     /// What was filled is initialised and the caller's to drop.
     #[inline]
@@ -159,7 +158,7 @@ impl<T: Send> Mpmc<T> {
         self.dequeue_slice(dst, Fit::Burst)
     }
 
-    /// Moves all of `src` in and leaves it empty, or nothing (`None`) when it does not fit. Returns the free slots left.
+    /// Moves all of `src` in and leaves it empty, or nothing (`None`) when it does not fit. Returns the free slots left, at least.
     #[inline]
     pub fn enqueue_bulk_from(&self, src: &mut Vec<T>) -> Option<Left> {
         let want = src.len();
@@ -167,14 +166,14 @@ impl<T: Send> Mpmc<T> {
         (count == want).then_some(left)
     }
 
-    /// Moves as many of `src` in as fit, from its front; the others move up. Returns how many, and the free slots left.
+    /// Moves as many of `src` in as fit, from its front; the others move up. Returns how many, and the free slots left, at least.
     #[inline]
     pub fn enqueue_burst_from(&self, src: &mut Vec<T>) -> (usize, Left) {
         self.enqueue_vec(src, Fit::Burst)
     }
 
     /// Appends `count` elements to `dst`, or nothing (`None`) when there are fewer, or when they exceed `dst`'s spare
-    /// capacity: it never allocates. Returns the elements left.
+    /// capacity: it never allocates. Returns the elements left, at least.
     #[inline]
     pub fn dequeue_bulk_into(&self, dst: &mut Vec<T>, count: usize) -> Option<Left> {
         if count > dst.capacity() - dst.len() {
@@ -185,7 +184,7 @@ impl<T: Send> Mpmc<T> {
     }
 
     /// Appends up to `max` elements to `dst`, within its spare capacity: it never allocates. Returns how many, and the
-    /// elements left.
+    /// elements left, at least.
     #[inline]
     pub fn dequeue_burst_into(&self, dst: &mut Vec<T>, max: usize) -> (usize, Left) {
         let max = max.min(dst.capacity() - dst.len());
@@ -233,7 +232,7 @@ impl<T: Send> Mpmc<T> {
     /// Claims, copies, publishes. `copy` gets the first slot and the count, at least 1, and does not panic.
     #[inline(always)]
     fn enqueue(&self, want: usize, fit: Fit, copy: impl FnOnce(u32, usize)) -> (usize, Left) {
-        let claim = self.producers.claim(&self.consumers, self.capacity, clamp(want), fit);
+        let claim = self.producers.claim(&self.consumers, self.capacity, self.capacity, clamp(want), fit);
         let count = claim.count as usize;
         if count > 0 {
             copy(claim.first, count);
@@ -245,7 +244,7 @@ impl<T: Send> Mpmc<T> {
     /// As [`enqueue`](Self::enqueue), on the other side.
     #[inline(always)]
     fn dequeue(&self, want: usize, fit: Fit, copy: impl FnOnce(u32, usize)) -> (usize, Left) {
-        let claim = self.consumers.claim(&self.producers, 0, clamp(want), fit);
+        let claim = self.consumers.claim(&self.producers, 0, self.capacity, clamp(want), fit);
         let count = claim.count as usize;
         if count > 0 {
             copy(claim.first, count);
@@ -281,6 +280,8 @@ impl<T: Send> fmt::Debug for Mpmc<T> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use crossbeam_utils::CachePadded;
+
     use super::*;
 
     /// A ring whose indices wrap after two elements.
@@ -312,7 +313,11 @@ mod tests {
         assert_eq!(ring.dequeue_bulk(&mut []), Some(Left(0)));
         ring.push(1u8).unwrap();
         assert_eq!(ring.enqueue_bulk(&[]), Some(Left(0)));
-        assert_eq!(ring.dequeue_burst(&mut []), (0, Left(1)));
+        assert_eq!(
+            ring.dequeue_burst(&mut []),
+            (0, Left(0)),
+            "a lower bound: nothing asked, nothing looked up"
+        );
     }
 
     #[test]

@@ -21,9 +21,16 @@ fn bounded(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
-/// Puts two labelled elements in, one by one. Returns how many went in.
+/// Puts two labelled elements in, one by one. Returns those that went in.
 fn produce(ring: &Mpmc<Box<u32>>, label: u32) -> Vec<u32> {
     [label, label + 1].into_iter().filter(|&v| ring.push(Box::new(v)).is_ok()).collect()
+}
+
+/// Puts two labelled elements in, in one burst. Returns those that went in.
+fn produce_burst(ring: &Mpmc<Box<u32>>, label: u32) -> Vec<u32> {
+    let mut src = vec![Box::new(label), Box::new(label + 1)];
+    let (count, _) = ring.enqueue_burst_from(&mut src);
+    (label..).take(count).collect()
 }
 
 /// Takes up to two elements out, in one burst.
@@ -53,7 +60,7 @@ fn check(put: Vec<Vec<u32>>, taken: &[Vec<u32>]) {
     assert_eq!(sorted(&mut put.into_iter().flatten()), sorted(&mut taken.iter().flatten().copied()));
 }
 
-fn two_by_two(capacity: usize) {
+fn two_by_two(capacity: usize, produce: fn(&Mpmc<Box<u32>>, u32) -> Vec<u32>) {
     let ring = Arc::new(Mpmc::new(Capacity::PowerOfTwo(capacity)).unwrap());
     let producer = thread::spawn({
         let ring = ring.clone();
@@ -73,12 +80,12 @@ fn two_by_two(capacity: usize) {
 
 #[test]
 fn mpmc_two_producers_two_consumers_capacity_2() {
-    bounded(2, || two_by_two(2));
+    bounded(2, || two_by_two(2, produce));
 }
 
 #[test]
 fn mpmc_two_producers_two_consumers_capacity_4() {
-    bounded(2, || two_by_two(4));
+    bounded(2, || two_by_two(4, produce_burst));
 }
 
 /// Fewer threads, more preemptions: two producers, the main thread consumes.
