@@ -4,12 +4,19 @@
 // only while the snapshot that made it is alive (a vring holds an `Arc` of it beside its windows).
 
 use core::ptr::NonNull;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use mbuf::foreign::ForeignMapping;
+use mbuf::foreign::{ForeignMapping, Watch};
 
-use super::{FrontendVa, Gpa};
+use super::file::{Seal, prepare};
+use super::{FrontendVa, Gpa, MemoryError};
+
+/// Most regions of one guest: what GET_MAX_MEM_SLOTS answers.
+pub(crate) const MAX_REGIONS: usize = 509;
+
+/// What a region's numbers must be multiples of.
+const ALIGNMENT: u64 = 4096;
 
 /// One region as a message asked for it. Not checked yet.
 #[derive(Debug)]
@@ -28,17 +35,209 @@ pub(crate) struct Window {
     pub(crate) len: usize,
 }
 
-#[derive(Debug)]
+// SAFETY: a pointer and a length. Whoever uses it holds the snapshot that made it, whose mapping any thread may touch.
+unsafe impl Send for Window {}
+// SAFETY: as above.
+unsafe impl Sync for Window {}
+
+/// One region as the data plane keeps it at hand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RegionView {
+    pub(crate) gpa: u64,
+    pub(crate) len: u64,
+    /// Host address of the region's first byte; all `len` are mapped.
+    pub(crate) host: NonNull<u8>,
+}
+
+// SAFETY: as for `Window`.
+unsafe impl Send for RegionView {}
+// SAFETY: as for `Window`.
+unsafe impl Sync for RegionView {}
+
+#[derive(Clone, Debug)]
 pub(crate) struct Region {
     gpa: u64,
     size: u64,
     va: u64,
     /// Host address of the region's first byte.
     host: NonNull<u8>,
-    mapping: Arc<ForeignMapping>,
+    seal: Seal,
+    /// Keeps `size` bytes from `host` on mapped.
+    _mapping: Arc<ForeignMapping>,
 }
 
-// SAFETY: `host` points into `mapping`, which is Send and Sync and lives as long.
+// SAFETY: `host` points into `_mapping`, which is Send and Sync and lives as long.
 unsafe impl Send for Region {}
 // SAFETY: as above.
 unsafe impl Sync for Region {}
+
+impl Region {
+    /// Checks and maps what a message asked for. The mapping keeps the file; the descriptor is no longer needed.
+    fn map(request: &RegionRequest, watch: &Watch) -> Result<Self, MemoryError> {
+        let (gpa, size, va, offset) = (request.gpa.0, request.size, request.va.0, request.mmap_offset);
+        check_numbers(gpa, size, va, offset)?;
+        let len = usize::try_from(size);
+        let len = len.map_err(|_| MemoryError::Wraps { gpa, what: "guest address", start: gpa, size })?;
+        let seal = prepare(request.fd.as_fd(), gpa)?;
+        let mapping = ForeignMapping::map_watched(request.fd.as_fd(), offset, len, true, watch)
+            .map_err(|source| MemoryError::Map { gpa, source })?;
+        Ok(Self { gpa, size, va, host: mapping.base(), seal, _mapping: Arc::new(mapping) })
+    }
+
+    /// The window of `len` bytes, `at` bytes into the region, if all of them are inside.
+    #[inline(always)]
+    fn window(&self, at: u64, len: u64) -> Option<Window> {
+        if at > self.size || len > self.size - at {
+            return None;
+        }
+        // SAFETY: at <= size, and `size` bytes from `host` on are mapped.
+        let start = unsafe { self.host.add(at as usize) };
+        Some(Window { start, len: len as usize })
+    }
+}
+
+/// The numbers alone: nothing empty, unaligned or wrapping.
+fn check_numbers(gpa: u64, size: u64, va: u64, offset: u64) -> Result<(), MemoryError> {
+    if size == 0 {
+        return Err(MemoryError::Empty { gpa });
+    }
+    let numbers = [("guest address", gpa), ("front end address", va), ("offset", offset), ("size", size)];
+    if let Some(&(what, value)) = numbers.iter().find(|(_, value)| !value.is_multiple_of(ALIGNMENT)) {
+        return Err(MemoryError::Unaligned { gpa, what, value });
+    }
+    match numbers[..3].iter().find(|(_, start)| start.checked_add(size).is_none()) {
+        Some(&(what, start)) => Err(MemoryError::Wraps { gpa, what, start, size }),
+        None => Ok(()),
+    }
+}
+
+/// A guest's memory as one table described it. Never changes; a new table makes a new one, in which regions that stayed
+/// share their mappings with the old one.
+#[derive(Debug, Default)]
+pub(crate) struct GuestMemory {
+    /// By guest-physical address.
+    regions: Box<[Region]>,
+    /// Tells if any of them, now or in a snapshot that shares some of them, lost a page.
+    watch: Watch,
+}
+
+impl GuestMemory {
+    /// Maps all of `requests`, or none.
+    pub(crate) fn map(requests: &[RegionRequest]) -> Result<Self, MemoryError> {
+        let watch = Watch::new();
+        let regions = requests.iter().map(|request| Region::map(request, &watch)).collect::<Result<_, _>>()?;
+        Self::from_regions(regions, watch)
+    }
+
+    /// This memory and one region more.
+    pub(crate) fn with(&self, request: &RegionRequest) -> Result<Self, MemoryError> {
+        if self.regions.len() >= MAX_REGIONS {
+            return Err(MemoryError::TooMany(MAX_REGIONS));
+        }
+        let mut regions = self.regions.to_vec();
+        regions.push(Region::map(request, &self.watch)?);
+        Self::from_regions(regions, self.watch.clone())
+    }
+
+    /// This memory without the region that these three name.
+    pub(crate) fn without(&self, gpa: Gpa, va: FrontendVa, size: u64) -> Result<Self, MemoryError> {
+        let mut regions = self.regions.to_vec();
+        let found = regions.iter().position(|r| r.gpa == gpa.0 && r.va == va.0 && r.size == size);
+        regions.remove(found.ok_or(MemoryError::NoSuchRegion { gpa: gpa.0, va: va.0, size })?);
+        Ok(Self { regions: regions.into(), watch: self.watch.clone() })
+    }
+
+    fn from_regions(mut regions: Vec<Region>, watch: Watch) -> Result<Self, MemoryError> {
+        regions.sort_unstable_by_key(|r| r.va);
+        if let Some(pair) = regions.windows(2).find(|pair| pair[1].va - pair[0].va < pair[0].size) {
+            return Err(MemoryError::OverlapVa(pair[0].va, pair[1].va));
+        }
+        regions.sort_unstable_by_key(|r| r.gpa);
+        if let Some(pair) = regions.windows(2).find(|pair| pair[1].gpa - pair[0].gpa < pair[0].size) {
+            return Err(MemoryError::OverlapGpa(pair[0].gpa, pair[1].gpa));
+        }
+        Ok(Self { regions: regions.into(), watch })
+    }
+
+    #[inline(always)]
+    fn find(&self, gpa: u64) -> Option<&Region> {
+        let behind = self.regions.partition_point(|r| r.gpa <= gpa);
+        let region = self.regions.get(behind.checked_sub(1)?)?;
+        (gpa - region.gpa < region.size).then_some(region)
+    }
+
+    /// The `len` bytes at `gpa`, if all of them lie in one region.
+    #[inline]
+    pub(crate) fn translate(&self, gpa: Gpa, len: u64) -> Option<Window> {
+        let region = self.find(gpa.0)?;
+        region.window(gpa.0 - region.gpa, len)
+    }
+
+    /// The `len` bytes at `gpa`, piece by piece over adjacent regions, in order. False if a byte is outside of them all,
+    /// or as soon as `each` says so; the pieces before were given to `each` then.
+    #[inline]
+    pub(crate) fn translate_split(&self, gpa: Gpa, len: u64, each: &mut dyn FnMut(Window) -> bool) -> bool {
+        let (mut at, mut left) = (gpa.0, len);
+        while left > 0 {
+            let Some(region) = self.find(at) else { return false };
+            let skip = at - region.gpa;
+            let piece = left.min(region.size - skip);
+            let Some(window) = region.window(skip, piece) else { return false };
+            if !each(window) {
+                return false;
+            }
+            left -= piece;
+            // Regions end before 2^64: this cannot wrap.
+            at += piece;
+        }
+        true
+    }
+
+    /// The region that `gpa` lies in.
+    #[inline]
+    pub(crate) fn region_at(&self, gpa: Gpa) -> Option<RegionView> {
+        self.find(gpa.0).map(|r| RegionView { gpa: r.gpa, len: r.size, host: r.host })
+    }
+
+    /// The `len` bytes at `va`, if all of them lie in one region. Control plane.
+    pub(crate) fn translate_va(&self, va: FrontendVa, len: u64) -> Option<Window> {
+        let region = self.regions.iter().find(|r| va.0.checked_sub(r.va).is_some_and(|at| at < r.size))?;
+        region.window(va.0 - region.va, len)
+    }
+
+    /// Whether a page of it was taken away. Once true, always true.
+    #[inline(always)]
+    pub(crate) fn is_gone(&self) -> bool {
+        self.watch.is_gone()
+    }
+
+    /// Number of regions, their bytes, and how many of them can still shrink.
+    pub(crate) fn summary(&self) -> MemorySummary {
+        MemorySummary {
+            regions: self.regions.len(),
+            bytes: self.regions.iter().map(|r| r.size).fold(0, u64::saturating_add),
+            unsealed: self.regions.iter().filter(|r| r.seal == Seal::Open).count(),
+        }
+    }
+}
+
+/// What `port show` tells of a guest's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MemorySummary {
+    pub(crate) regions: usize,
+    pub(crate) bytes: u64,
+    pub(crate) unsealed: usize,
+}
+
+impl core::fmt::Display for MemorySummary {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} regions, {} MiB, ", self.regions, self.bytes >> 20)?;
+        match self.unsealed {
+            0 => f.write_str("sealed against shrinking"),
+            n => write!(f, "{n} not sealed against shrinking"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

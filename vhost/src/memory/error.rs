@@ -1,0 +1,52 @@
+//! Why a memory table was refused.
+
+use std::io;
+
+use mbuf::foreign::ForeignError;
+
+/// Why a region, or a table of them, was refused. The snapshot before it stays as it is.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MemoryError {
+    #[error("region at {gpa:#x} is empty")]
+    Empty { gpa: u64 },
+    #[error("region at {gpa:#x}: {what} {value:#x} is no multiple of 4096")]
+    Unaligned { gpa: u64, what: &'static str, value: u64 },
+    #[error("region at {gpa:#x}: {what} {start:#x} + {size:#x} passes the end of the address space")]
+    Wraps { gpa: u64, what: &'static str, start: u64, size: u64 },
+    #[error("regions at guest addresses {0:#x} and {1:#x} overlap")]
+    OverlapGpa(u64, u64),
+    #[error("regions at front end addresses {0:#x} and {1:#x} overlap")]
+    OverlapVa(u64, u64),
+    #[error("more than {0} regions")]
+    TooMany(usize),
+    #[error("no region at guest address {gpa:#x}, front end address {va:#x}, of {size:#x} bytes")]
+    NoSuchRegion { gpa: u64, va: u64, size: u64 },
+    #[error("region at {gpa:#x}: its descriptor is not open for reading and writing")]
+    ReadOnly { gpa: u64 },
+    #[error("region at {gpa:#x}: its file is sealed against writing")]
+    WriteSealed { gpa: u64 },
+    #[error("region at {gpa:#x}: {source}")]
+    Map { gpa: u64, source: ForeignError },
+    #[error("region at {gpa:#x}: {what}: {source}")]
+    Os { gpa: u64, what: &'static str, source: io::Error },
+}
+
+impl MemoryError {
+    /// The name it is counted under.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Empty { .. } => "memory_region_empty",
+            Self::Unaligned { .. } => "memory_region_unaligned",
+            Self::Wraps { .. } => "memory_region_wraps",
+            Self::OverlapGpa(..) | Self::OverlapVa(..) => "memory_regions_overlap",
+            Self::TooMany(_) => "memory_regions_too_many",
+            Self::NoSuchRegion { .. } => "memory_region_unknown",
+            Self::Map { source: ForeignError::NotRegular { .. } | ForeignError::FileSystem { .. }, .. } => {
+                "memory_file_type"
+            }
+            Self::Map { source: ForeignError::TooShort { .. }, .. } => "memory_file_too_short",
+            Self::ReadOnly { .. } | Self::WriteSealed { .. } => "memory_file_read_only",
+            Self::Map { .. } | Self::Os { .. } => "memory_not_mapped",
+        }
+    }
+}

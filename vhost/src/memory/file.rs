@@ -1,0 +1,80 @@
+//! The file behind a region: open for writing, and sealed against shrinking if it can be.
+
+use std::os::fd::BorrowedFd;
+
+use mbuf::foreign::seal_size;
+use rustix::fs::{OFlags, SealFlags, fcntl_get_seals, fcntl_getfl};
+
+use super::MemoryError;
+
+/// Whether the file behind a region can still shrink under us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seal {
+    /// Sealed against shrinking, by its owner or by us.
+    Sealed,
+    /// It can shrink: a fault on it ends the session, and nothing else.
+    Open,
+}
+
+/// Looks at the file for a region at `gpa` and seals it against shrinking if it may. Comes before mapping: the mapping
+/// reads the file's kind and size, and the size stays true only behind the seal.
+pub(super) fn prepare(fd: BorrowedFd<'_>, gpa: u64) -> Result<Seal, MemoryError> {
+    let flags = fcntl_getfl(fd)
+        .map_err(|e| MemoryError::Os { gpa, what: "fcntl F_GETFL", source: e.into() })?;
+    if flags.contains(OFlags::PATH) || flags & OFlags::RWMODE != OFlags::RDWR {
+        return Err(MemoryError::ReadOnly { gpa });
+    }
+    // A file that knows no seals answers EINVAL; then the mapping has its say.
+    let seals = fcntl_get_seals(fd).unwrap_or(SealFlags::empty());
+    if seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE) {
+        return Err(MemoryError::WriteSealed { gpa });
+    }
+    Ok(if seal_size(fd) { Seal::Sealed } else { Seal::Open })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, AsRawFd};
+
+    use rustix::fs::{MemfdFlags, Mode, fcntl_add_seals, ftruncate, memfd_create, open};
+    use rustix::io::Errno;
+
+    use super::*;
+
+    fn memfd(size: u64) -> rustix::fd::OwnedFd {
+        let fd = memfd_create("file-test", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC).expect("memfd");
+        ftruncate(&fd, size).expect("ftruncate");
+        fd
+    }
+
+    #[test]
+    fn m14_a_descriptor_that_is_only_a_path_or_read_only() {
+        let fd = memfd(0x1000);
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        for flags in [OFlags::PATH, OFlags::RDONLY] {
+            let other = open(&path, flags | OFlags::CLOEXEC, Mode::empty()).expect("reopen");
+            let e = prepare(other.as_fd(), 0).expect_err("not writable");
+            assert!(matches!(e, MemoryError::ReadOnly { .. }), "{e}");
+        }
+    }
+
+    #[test]
+    fn m15_sealed_against_writing() {
+        for seal in [SealFlags::WRITE, SealFlags::FUTURE_WRITE] {
+            let fd = memfd(0x1000);
+            fcntl_add_seals(&fd, seal).expect("seal");
+            let e = prepare(fd.as_fd(), 0).expect_err("sealed");
+            assert!(matches!(e, MemoryError::WriteSealed { .. }), "{e}");
+        }
+    }
+
+    #[test]
+    fn we_seal_what_can_be_sealed() {
+        let fd = memfd(0x2000);
+        assert_eq!(prepare(fd.as_fd(), 0).expect("good"), Seal::Sealed);
+        assert_eq!(ftruncate(&fd, 0x1000), Err(Errno::PERM), "it can shrink no more");
+        let stubborn = memfd(0x1000);
+        fcntl_add_seals(&stubborn, SealFlags::SEAL).expect("seal");
+        assert_eq!(prepare(stubborn.as_fd(), 0).expect("good"), Seal::Open);
+    }
+}

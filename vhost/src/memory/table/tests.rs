@@ -1,0 +1,165 @@
+//! Tables that are refused, and addresses that are translated or not.
+
+use rustix::fs::{MemfdFlags, Mode, OFlags, ftruncate, memfd_create, open};
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+fn memfd(size: u64) -> OwnedFd {
+    let fd = memfd_create("table-test", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC).expect("memfd");
+    ftruncate(&fd, size).expect("ftruncate");
+    fd
+}
+
+fn request(gpa: u64, size: u64, va: u64, mmap_offset: u64) -> RegionRequest {
+    let fd = memfd(8 * MIB);
+    RegionRequest { gpa: Gpa(gpa), size, va: FrontendVa(va), mmap_offset, fd }
+}
+
+fn refused(requests: &[RegionRequest]) -> &'static str {
+    GuestMemory::map(requests).expect_err("to be refused").name()
+}
+
+#[test]
+fn m01_no_region_at_all() {
+    let memory = GuestMemory::map(&[]).expect("an empty table is one");
+    assert!(memory.translate(Gpa(0), 1).is_none());
+    assert!(memory.translate_va(FrontendVa(0), 1).is_none());
+    assert!(!memory.translate_split(Gpa(0), 1, &mut |_| true));
+    assert!(!memory.is_gone());
+}
+
+#[test]
+fn m03_guest_addresses_overlap() {
+    for (gpa, size) in [(MIB, MIB), (MIB + 4096, MIB), (MIB - 4096, 2 * MIB), (MIB + 4096, 4096)] {
+        let table = [request(MIB, MIB, 0x7000_0000, 0), request(gpa, size, 0x9000_0000, 0)];
+        assert_eq!(refused(&table), "memory_regions_overlap", "{gpa:#x} {size:#x}");
+    }
+    let touching = [request(MIB, MIB, 0x7000_0000, 0), request(2 * MIB, MIB, 0x9000_0000, 0)];
+    assert!(GuestMemory::map(&touching).is_ok());
+}
+
+#[test]
+fn m04_front_end_addresses_overlap() {
+    for va in [0x7000_0000, 0x7000_1000, 0x6fff_f000] {
+        let table = [request(0, MIB, 0x7000_0000, 0), request(4 * MIB, MIB, va, 0)];
+        assert_eq!(refused(&table), "memory_regions_overlap", "{va:#x}");
+    }
+}
+
+#[test]
+fn m06_numbers_that_wrap_or_do_not_fit() {
+    let page = 4096;
+    let top = u64::MAX - page + 1;
+    assert_eq!(refused(&[request(0, 0, 0, 0)]), "memory_region_empty");
+    assert_eq!(refused(&[request(top, page, 0, 0)]), "memory_region_wraps");
+    assert_eq!(refused(&[request(0, page, top, 0)]), "memory_region_wraps");
+    assert_eq!(refused(&[request(0, page, 0, top)]), "memory_region_wraps");
+    assert_eq!(refused(&[request(0, top, 0, page)]), "memory_region_wraps");
+    assert_eq!(refused(&[request(0, 1 << 62, 0, 1 << 62)]), "memory_not_mapped", "an end beyond 2^63");
+    for (gpa, size, va, offset) in [(1, page, 0, 0), (0, page + 1, 0, 0), (0, page, 8, 0), (0, page, 0, 512)] {
+        assert_eq!(refused(&[request(gpa, size, va, offset)]), "memory_region_unaligned");
+    }
+}
+
+#[test]
+fn m09_a_file_that_is_too_short() {
+    assert_eq!(refused(&[request(0, 8 * MIB, 0, 4096)]), "memory_file_too_short");
+    assert!(GuestMemory::map(&[request(0, 8 * MIB - 4096, 0, 4096)]).is_ok());
+}
+
+#[test]
+fn m14_files_of_the_wrong_kind() {
+    let (pipe, _writer) = rustix::pipe::pipe().expect("pipe");
+    let proc = open("/proc/self/comm", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).expect("/proc/self/comm");
+    let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).expect("/dev/null");
+    for (fd, name) in [(pipe, "memory_file_read_only"), (proc, "memory_file_type"), (null, "memory_file_type")] {
+        let table = [RegionRequest { fd, ..request(0, 4096, 0, 0) }];
+        assert_eq!(refused(&table), name);
+    }
+}
+
+#[test]
+fn m16_one_region_more_one_less() {
+    let memory = GuestMemory::map(&[request(0, MIB, 0x7000_0000, 0)]).expect("good");
+    let same = memory.with(&request(0, MIB, 0x7000_0000, 0)).expect_err("there already");
+    assert_eq!(same.name(), "memory_regions_overlap");
+    let more = memory.with(&request(MIB, MIB, 0x8000_0000, 0)).expect("good");
+    let kept = memory.translate(Gpa(0), 1).expect("mapped").start;
+    assert_eq!(more.translate(Gpa(0), 1).expect("mapped").start, kept, "an unchanged region keeps its mapping");
+    for (gpa, va, size) in [(0, 0x7000_0000, 4096), (0, 0x7000_1000, MIB), (4096, 0x7000_0000, MIB)] {
+        let absent = more.without(Gpa(gpa), FrontendVa(va), size).expect_err("no such region");
+        assert_eq!(absent.name(), "memory_region_unknown");
+    }
+    let less = more.without(Gpa(0), FrontendVa(0x7000_0000), MIB).expect("there");
+    assert!(less.translate(Gpa(0), 1).is_none());
+    assert!(less.translate(Gpa(MIB), MIB).is_some());
+}
+
+#[test]
+fn m16_no_more_than_the_limit() {
+    let fd = memfd(4096);
+    let mut memory = GuestMemory::default();
+    for i in 0..MAX_REGIONS as u64 {
+        let fd = fd.try_clone().expect("dup");
+        let next = RegionRequest { fd, ..request(i * 8192, 4096, i * 4096, 0) };
+        memory = memory.with(&next).expect("up to the limit");
+    }
+    let e = memory.with(&request(1 << 40, 4096, 1 << 40, 0)).expect_err("one too many");
+    assert_eq!(e.name(), "memory_regions_too_many");
+}
+
+#[test]
+fn m21_a_sparse_region_costs_nothing() {
+    let fd = memfd(1 << 50);
+    let pebibyte = RegionRequest { fd, ..request(0, 1 << 50, 0, 0) };
+    assert_eq!(refused(&[pebibyte]), "memory_not_mapped", "larger than the address space");
+    let fd = memfd(1 << 44);
+    let sixteen_tebibytes = RegionRequest { fd, ..request(0, 1 << 44, 0, 0) };
+    let memory = GuestMemory::map(&[sixteen_tebibytes]).expect("address space is all it takes");
+    assert!(memory.translate(Gpa((1 << 44) - 1), 1).is_some());
+}
+
+#[test]
+fn every_byte_must_be_inside() {
+    let memory = GuestMemory::map(&[
+        request(MIB, MIB, 0x7000_0000, 0),
+        request(2 * MIB, MIB, 0x5000_0000, MIB),
+        request(8 * MIB, MIB, 0x9000_0000, 0),
+    ])
+    .expect("good");
+    let fits = |gpa, len| memory.translate(Gpa(gpa), len).is_some();
+    assert!(fits(MIB, MIB) && fits(2 * MIB - 1, 1) && fits(8 * MIB, 0));
+    assert!(!fits(MIB - 1, 1) && !fits(2 * MIB - 1, 2) && !fits(3 * MIB, 1) && !fits(9 * MIB, 0));
+    assert!(!fits(MIB, u64::MAX) && !fits(u64::MAX, 1) && !fits(u64::MAX, u64::MAX));
+    let va = |va, len| memory.translate_va(FrontendVa(va), len).is_some();
+    assert!(va(0x7000_0000, MIB) && !va(0x7000_0001, MIB) && !va(0x6fff_ffff, 1) && va(0x5000_0000, 1));
+}
+
+#[test]
+fn adjacent_regions_are_split_where_they_meet() {
+    let memory =
+        GuestMemory::map(&[request(MIB, MIB, 0x7000_0000, 0), request(2 * MIB, MIB, 0x5000_0000, MIB)])
+            .expect("good");
+    let mut pieces = Vec::new();
+    assert!(memory.translate_split(Gpa(2 * MIB - 3), 10, &mut |w| {
+        pieces.push((w.start, w.len));
+        true
+    }));
+    let first = memory.translate(Gpa(2 * MIB - 3), 3).expect("mapped");
+    let second = memory.translate(Gpa(2 * MIB), 7).expect("mapped");
+    assert_eq!(pieces, [(first.start, 3), (second.start, 7)]);
+    assert!(!memory.translate_split(Gpa(3 * MIB - 3), 10, &mut |_| true), "the end is outside");
+    assert!(!memory.translate_split(Gpa(MIB), 10, &mut |_| false), "stopped by the taker");
+    assert!(memory.translate_split(Gpa(0), 0, &mut |_| unreachable!("nothing to give")));
+}
+
+#[test]
+fn a_view_covers_its_region() {
+    let memory = GuestMemory::map(&[request(MIB, MIB, 0x7000_0000, 4096)]).expect("good");
+    let view = memory.region_at(Gpa(MIB + 5)).expect("inside");
+    assert_eq!((view.gpa, view.len), (MIB, MIB));
+    assert_eq!(Some(view.host), memory.translate(Gpa(MIB), 1).map(|w| w.start));
+    assert!(memory.region_at(Gpa(0)).is_none());
+}
