@@ -42,6 +42,8 @@ reasons! {
     RxBadDescriptor = "rx_bad_descriptor",
     /// The virtio-net header contradicts the packet or asks for what was not negotiated.
     RxBadOffload = "rx_bad_offload",
+    /// The guest's front end had disabled the queue: drained without effect.
+    RxDisabled = "rx_disabled",
     /// The device flagged the frame as broken.
     RxError = "rx_error",
     /// To a reserved group address 01-80-C2-00-00-0x (IEEE 802.1Q 8.6.3): not forwarded.

@@ -3,6 +3,7 @@
 // UNSAFETY: `inside` is a lock of one bit. The data plane only ever tries; the control plane waits, for a burst at most.
 
 use core::cell::UnsafeCell;
+use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -34,6 +35,16 @@ impl<T> Gate<T> {
         }
     }
 
+    /// Takes up again a stay that [`Inside::stay`] left open.
+    ///
+    /// # Safety
+    /// The caller stayed inside this gate and has not taken it up since.
+    #[inline(always)]
+    pub(crate) unsafe fn resume(&self) -> Inside<'_, T> {
+        debug_assert!(self.inside.load(Ordering::Relaxed), "nobody stayed");
+        Inside { gate: self }
+    }
+
     /// Enters, waiting for who is inside. Control plane: the data plane stays for a burst at most.
     pub(crate) fn enter(&self) -> Inside<'_, T> {
         for round in 0u32.. {
@@ -50,6 +61,14 @@ impl<T> Gate<T> {
 #[derive(Debug)]
 pub(crate) struct Inside<'g, T> {
     gate: &'g Gate<T>,
+}
+
+impl<T> Inside<'_, T> {
+    /// Stays inside beyond the guard's life, until [`Gate::resume`].
+    #[inline(always)]
+    pub(crate) fn stay(self) {
+        let _ = ManuallyDrop::new(self);
+    }
 }
 
 impl<T> Deref for Inside<'_, T> {
@@ -74,5 +93,54 @@ impl<T> Drop for Inside<'_, T> {
     fn drop(&mut self) {
         // ORDERING: G2 Release, pairs with G1.
         self.gate.inside.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn one_at_a_time_and_the_control_plane_waits() {
+        let gate = Arc::new(Gate::new(0u64));
+        let inside = gate.try_enter().unwrap();
+        assert!(gate.try_enter().is_none());
+        let waiter = {
+            let gate = Arc::clone(&gate);
+            std::thread::spawn(move || *gate.enter() += 1)
+        };
+        inside.stay();
+        assert!(gate.try_enter().is_none(), "a stay outlives its guard");
+        // SAFETY: stayed right above.
+        *unsafe { gate.resume() } += 1;
+        waiter.join().unwrap();
+        assert_eq!(*gate.enter(), 2);
+    }
+
+    #[test]
+    fn nothing_is_lost_between_four_threads() {
+        let gate = Arc::new(Gate::new(0u64));
+        let threads: Vec<_> = (0..4)
+            .map(|i| {
+                let gate = Arc::clone(&gate);
+                std::thread::spawn(move || {
+                    let mut done = 0;
+                    while done < 10_000 {
+                        if i == 0 {
+                            *gate.enter() += 1;
+                            done += 1;
+                        } else if let Some(mut g) = gate.try_enter() {
+                            *g += 1;
+                            done += 1;
+                        }
+                    }
+                })
+            })
+            .collect();
+        for t in threads {
+            t.join().unwrap();
+        }
+        assert_eq!(*gate.enter(), 40_000);
     }
 }

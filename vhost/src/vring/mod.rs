@@ -1,10 +1,39 @@
-//! The device side of a vring.
+//! The device side of a vring (virtio 1.3 §2.7), data plane.
 //!
-//! A [`VringSlot`] is one vring for the whole life of its port; the control plane starts and stops a ring in it, the data
-//! plane's half ([`GuestTx`], [`GuestRx`]) runs what it finds there.
+//! A [`VringSlot`] is one vring for the whole life of its port. The control plane starts and stops a [`Vring`] in it; the
+//! data plane's halves run what they find there: [`GuestTx`] dequeues what the guest sends (our input), [`GuestRx`]
+//! enqueues what the guest receives (our output).
+//!
+//! # What a broken ring costs
+//! A head or descriptor that breaks the rules stops its ring under a [`Fault`]'s name: the ring stays still until the guest
+//! sets it up anew, err fd and control plane are told once, and nothing else notices. A *frame* that breaks the rules
+//! (too short, too long, a header that lies) only costs itself: it is completed and counted as dropped.
+//!
+//! # Orderings
+//! | label | where | partner |
+//! |---|---|---|
+//! | V1 | load avail.idx, Acquire: the entries and descriptors up to it are written | the driver's store of avail.idx |
+//! | V2 | store used.idx, Release, once per burst: payload and used entries are written before | the driver's load of used.idx |
+//! | V3 | full fence between storing used.idx and reading used_event or flags | the driver's fence between storing used_event and reading used.idx |
+//! | V4 | (full fence between arming the kick and re-reading avail.idx) | only an lcore that sleeps needs it; none does yet |
 
+mod chain;
+mod dequeue;
+mod enqueue;
 mod fault;
+mod prefetch;
+mod ring;
 mod slot;
 
+pub(crate) use dequeue::GuestTx;
+pub(crate) use enqueue::GuestRx;
 pub(crate) use fault::Fault;
+pub(crate) use ring::Vring;
 pub(crate) use slot::{VringSetup, VringSlot};
+
+/// Largest frame taken from or given to a guest, without FCS: 64 KiB of IP packet, Ethernet header, two VLAN tags.
+pub(crate) const MAX_FRAME: usize = 65_535 + 14 + 8;
+
+/// Most pieces (descriptors, or parts of them in different regions) of one chain that is dealt with. A longer one, legal in
+/// rings of more descriptors, is dropped as too long.
+pub(crate) const MAX_PIECES: usize = 1024;

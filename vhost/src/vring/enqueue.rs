@@ -1,0 +1,354 @@
+//! Enqueue: what the switch forwards goes into the guest's RX buffers.
+//!
+//! Two passes over a burst. The first reads heads and descriptors of as many buffers as there are packets and prefetches
+//! them for writing; the second writes header and frame, tails straight from the sender's memory, and the used entries.
+//! The used index moves once per burst, the guest is called once per turn.
+#![expect(unsafe_code, reason = "copies from mbufs and guest memory into guest memory")]
+// UNSAFETY: every guest pointer comes from a translation, and no copy is longer than what was translated. The gate is held
+// for the whole burst. The header is written in front of a packet's data only where its headroom has the bytes and nobody
+// shares it.
+
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+use mbuf::{Burst, MAX_BURST, Mbuf, NoMbufs, Offload, TailSegment, foreign};
+use pmd::offload::{Adapted, OffloadSet, VirtioNetHdr, adapt, to_virtio_net};
+use pmd::{DropReason, QueueCounters, TxQueue};
+
+use crate::vring::chain::{self, ChainError, Direction};
+use crate::vring::dequeue::offloads;
+use crate::vring::slot::State;
+use crate::vring::{Fault, MAX_FRAME, Vring, VringSlot, prefetch};
+use crate::wire::net;
+use crate::wire::ring::{DESC_F_WRITE, Desc};
+
+/// The transmit half over a guest's RX ring.
+#[derive(Debug)]
+pub(crate) struct GuestRx {
+    slot: Arc<VringSlot>,
+    counters: Arc<CachePadded<QueueCounters>>,
+    /// Pieces of the buffers for one packet that does not fit a plain one.
+    pieces: Box<[TailSegment]>,
+    /// Whether the guest was not asked yet whether it wants a call.
+    unsignalled: bool,
+}
+
+impl GuestRx {
+    pub(crate) fn new(slot: Arc<VringSlot>, counters: Arc<CachePadded<QueueCounters>>) -> Self {
+        Self { slot, counters, pieces: chain::scratch(), unsignalled: false }
+    }
+}
+
+impl TxQueue for GuestRx {
+    #[inline]
+    fn tx_burst(&mut self, burst: &mut Burst<'_>) -> usize {
+        let n = burst.len();
+        if self.slot.state() != State::Ready {
+            self.drop_burst(burst, DropReason::TxNotReady);
+            return n;
+        }
+        let Self { slot, counters, pieces, unsignalled } = self;
+        let Some(mut inside) = slot.try_enter() else { return 0 };
+        let Some(ring) = inside.as_mut() else { return 0 };
+        let accepted = receiver_offloads(ring.features());
+        let mut giving = Giving { ring, counters, pieces, accepted, filled: 0, taken: 0, sent: 0, bytes: 0 };
+        let outcome = if burst.iter().all(|m| accepted.covers(m.offload())) {
+            giving.give(burst)
+        } else {
+            giving.give_adapted(burst)
+        };
+        let taken = giving.taken;
+        *unsignalled |= giving.finish();
+        if let Err(fault) = outcome {
+            slot.latch(fault, inside.as_mut());
+        }
+        burst.drop_front(taken);
+        taken
+    }
+
+    fn drop_burst(&mut self, burst: &mut Burst<'_>, reason: DropReason) {
+        self.counters.drop_packets(reason, burst.len() as u64);
+        burst.clear();
+    }
+
+    #[inline]
+    fn flush(&mut self) {
+        if !self.unsignalled {
+            return;
+        }
+        // If the control plane is inside, the next turn will do; it calls the guest itself after a change.
+        let Some(mut inside) = self.slot.try_enter() else { return };
+        self.unsignalled = false;
+        if inside.as_mut().is_some_and(Vring::notify) {
+            self.counters.notifications.add(1);
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.slot.state() == State::Ready
+    }
+}
+
+/// One burst's way into the ring.
+struct Giving<'r> {
+    ring: &'r mut Vring,
+    counters: &'r QueueCounters,
+    pieces: &'r mut [TailSegment],
+    accepted: OffloadSet,
+    /// Buffers filled, and not published yet.
+    filled: usize,
+    /// Packets dealt with: sent or dropped.
+    taken: usize,
+    sent: u64,
+    bytes: u64,
+}
+
+/// What became of a packet.
+enum Given {
+    Sent,
+    Dropped(DropReason),
+    /// The ring has no buffers for it: the packet stays.
+    NoBuffers,
+}
+
+/// An available buffer, after the first pass.
+#[derive(Clone, Copy)]
+struct Found {
+    head: u16,
+    len: u32,
+    /// Where the one plain, writable descriptor lies; null for any other kind of chain.
+    plain: *mut u8,
+}
+
+impl Giving<'_> {
+    /// Gives packets from the front of the burst as long as there are buffers.
+    fn give(&mut self, burst: &mut Burst<'_>) -> Result<(), Fault> {
+        let mut found = [Found { head: 0, len: 0, plain: core::ptr::null_mut() }; MAX_BURST];
+        let ready = self.look(&mut found[..burst.len()])?;
+        for mbuf in burst.iter_mut() {
+            // As long as each packet took one plain buffer, the i-th is for the i-th.
+            let given = match found[..ready].get(self.filled) {
+                Some(buffer) if fits(buffer, mbuf, self.ring.hdr_len()) => {
+                    self.give_plain(mbuf, *buffer);
+                    Given::Sent
+                }
+                _ => self.give_chained(mbuf)?,
+            };
+            if !self.count(&given, mbuf.len()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for a burst in which some packet needs work that this receiver did not sign up for.
+    #[cold]
+    fn give_adapted(&mut self, burst: &mut Burst<'_>) -> Result<(), Fault> {
+        for mbuf in burst.iter() {
+            let given = self.give_one_adapted(mbuf)?;
+            if !self.count(&given, mbuf.len()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn give_one_adapted(&mut self, mbuf: &Mbuf<'_>) -> Result<Given, Fault> {
+        // A second handle: if there are no buffers, the packet stays in the burst.
+        match adapt(mbuf.share(), self.accepted) {
+            Err(reason) => Ok(Given::Dropped(reason)),
+            Ok(Adapted::One(mut one)) => self.give_chained(&mut one),
+            Ok(Adapted::Many(segments)) => {
+                // All segments or none: a part of them would only cost the receiver work.
+                let before = self.filled;
+                for segment in segments {
+                    let given = match segment {
+                        Ok(mut segment) => self.give_chained(&mut segment)?,
+                        Err(NoMbufs) => Given::Dropped(DropReason::NoMbufs),
+                    };
+                    if !matches!(given, Given::Sent) {
+                        self.filled = before;
+                        return Ok(given);
+                    }
+                }
+                Ok(Given::Sent)
+            }
+        }
+    }
+
+    /// First pass: as many buffers as there are, up to `found`'s length.
+    #[inline]
+    fn look(&mut self, found: &mut [Found]) -> Result<usize, Fault> {
+        let n = self.ring.available(found.len())?.min(found.len());
+        for (i, entry) in found[..n].iter_mut().enumerate() {
+            entry.head = self.ring.head(i)?;
+            let desc = self.ring.desc(entry.head);
+            entry.len = desc.len;
+            if desc.flags == DESC_F_WRITE
+                && let Some(host) = self.ring.translate(desc.addr, desc.len)
+            {
+                entry.plain = host.as_ptr();
+                prefetch::for_writing(entry.plain);
+                prefetch::for_writing(entry.plain.wrapping_add(64));
+            }
+        }
+        Ok(n)
+    }
+
+    /// One packet into one plain buffer that it fits.
+    #[inline]
+    fn give_plain(&mut self, mbuf: &mut Mbuf<'_>, buffer: Found) {
+        let hdr_len = self.ring.hdr_len();
+        let header = header(mbuf.offload(), 1, self.accepted);
+        let data = mbuf.data();
+        let mut at = hdr_len + data.len();
+        // SAFETY: `fits` saw that header and packet are not longer than the buffer, of which all was translated.
+        unsafe {
+            if mbuf.headroom() >= net::HDR_LEN && mbuf.is_unique() {
+                // The header goes in front of the data, and both over in one copy.
+                let front = mbuf.data_start().as_ptr().sub(hdr_len);
+                core::ptr::copy_nonoverlapping(header.as_ptr(), front, hdr_len);
+                foreign::copy(buffer.plain, front, at);
+            } else {
+                foreign::copy(buffer.plain, header.as_ptr(), hdr_len);
+                foreign::copy(buffer.plain.add(hdr_len), data.as_ptr(), data.len());
+            }
+            if at < hdr_len + mbuf.len() {
+                for more in mbuf.segments().skip(1) {
+                    foreign::copy(buffer.plain.add(at), more.as_ptr(), more.len());
+                    at += more.len();
+                }
+                for more in mbuf.tail() {
+                    foreign::copy(buffer.plain.add(at), more.start().as_ptr(), more.len());
+                    at += more.len();
+                }
+            }
+        }
+        self.ring.write_used(self.filled, buffer.head, at as u32);
+        self.filled += 1;
+    }
+
+    /// One packet into whatever buffers there are: chains, or several buffers if the guest takes that.
+    #[cold]
+    fn give_chained(&mut self, mbuf: &mut Mbuf<'_>) -> Result<Given, Fault> {
+        let need = self.ring.hdr_len() + mbuf.len();
+        if mbuf.len() > MAX_FRAME {
+            return Ok(Given::Dropped(DropReason::TxTooLong));
+        }
+        let (mut room, mut pieces, mut buffers) = (0usize, 0, 0usize);
+        while room < need {
+            if self.filled + buffers >= self.ring.available(self.filled + buffers + 1)? {
+                return Ok(Given::NoBuffers);
+            }
+            let head = self.ring.head(self.filled + buffers)?;
+            let desc: Desc = self.ring.desc(head);
+            let (count, len) = match chain::collect(self.ring, desc, Direction::Write, &mut self.pieces[pieces..]) {
+                Ok(found) => found,
+                Err(ChainError::Fault(fault)) => return Err(fault),
+                Err(ChainError::NoRoom) => return Ok(Given::Dropped(DropReason::TxTooLong)),
+            };
+            let part = usize::try_from(len).unwrap_or(usize::MAX).min(need - room);
+            if room + part < need && !self.ring.mergeable() {
+                return Ok(Given::Dropped(DropReason::TxTooLong));
+            }
+            self.ring.write_used(self.filled + buffers, head, part as u32);
+            (room, pieces, buffers) = (room + part, pieces + count, buffers + 1);
+        }
+        let header = header(mbuf.offload(), buffers as u16, self.accepted);
+        let mut to = Scatter { pieces: &self.pieces[..pieces], offset: 0 };
+        to.put(header.as_ptr(), self.ring.hdr_len());
+        for segment in mbuf.segments() {
+            to.put(segment.as_ptr(), segment.len());
+        }
+        for segment in mbuf.tail() {
+            to.put(segment.start().as_ptr(), segment.len());
+        }
+        self.filled += buffers;
+        Ok(Given::Sent)
+    }
+
+    /// Counts what became of a packet of `len` bytes; false if it stays.
+    #[inline(always)]
+    fn count(&mut self, given: &Given, len: usize) -> bool {
+        match given {
+            Given::Sent => {
+                self.sent += 1;
+                self.bytes += len as u64;
+            }
+            Given::Dropped(reason) => self.counters.drop_packets(*reason, 1),
+            Given::NoBuffers => return false,
+        }
+        self.taken += 1;
+        true
+    }
+
+    /// Publishes and counts. True if the guest got something.
+    fn finish(self) -> bool {
+        if self.filled == 0 {
+            return false;
+        }
+        self.ring.take(self.filled);
+        self.ring.publish(self.filled);
+        self.counters.packets.add(self.sent);
+        self.counters.bytes.add(self.bytes);
+        self.counters.bursts.add(1);
+        true
+    }
+}
+
+#[inline(always)]
+fn fits(buffer: &Found, mbuf: &Mbuf<'_>, hdr_len: usize) -> bool {
+    !buffer.plain.is_null() && hdr_len + mbuf.len() <= buffer.len as usize && mbuf.len() <= MAX_FRAME
+}
+
+/// The virtio-net header, with the number of buffers that the packet takes.
+#[inline(always)]
+fn header(offload: &Offload, buffers: u16, accepted: OffloadSet) -> [u8; net::HDR_LEN] {
+    let mut bytes = [0; net::HDR_LEN];
+    if *offload != Offload::NONE {
+        bytes[..VirtioNetHdr::LEN].copy_from_slice(&to_virtio_net(offload, accepted).to_le_bytes());
+    }
+    bytes[net::NUM_BUFFERS_OFFSET..].copy_from_slice(&buffers.to_le_bytes());
+    bytes
+}
+
+/// Writes bytes one after the other over a list of pieces.
+struct Scatter<'p> {
+    pieces: &'p [TailSegment],
+    /// Where the first piece's room starts.
+    offset: usize,
+}
+
+impl Scatter<'_> {
+    /// Writes `len` bytes from `src`, which must be readable. What has no room is left out: the caller saw to it.
+    fn put(&mut self, mut src: *const u8, mut len: usize) {
+        while len > 0 {
+            let Some(piece) = self.pieces.first() else { return };
+            let n = len.min(piece.len() - self.offset);
+            // SAFETY: n bytes of a translated, writable piece; `src` is readable for `len` by contract.
+            unsafe {
+                foreign::copy(piece.start().as_ptr().add(self.offset), src, n);
+                src = src.add(n);
+            }
+            len -= n;
+            self.offset += n;
+            if self.offset == piece.len() {
+                (self.pieces, self.offset) = (&self.pieces[1..], 0);
+            }
+        }
+    }
+}
+
+/// What may be passed on to the guest.
+fn receiver_offloads(features: u64) -> OffloadSet {
+    offloads(
+        features,
+        [
+            (net::F_GUEST_CSUM, OffloadSet::CSUM),
+            (net::F_GUEST_TSO4, OffloadSet::TSO4),
+            (net::F_GUEST_TSO6, OffloadSet::TSO6),
+            (net::F_GUEST_ECN, OffloadSet::ECN),
+            (net::F_GUEST_USO4 | net::F_GUEST_USO6, OffloadSet::USO),
+        ],
+    )
+}
