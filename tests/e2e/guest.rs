@@ -1,0 +1,245 @@
+//! A Linux guest in QEMU with one virtio-net card on a vhost-user port.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::console::{Console, Output};
+use crate::deadline::{secs, wait_for};
+use crate::machine::{guest_file, needs_program};
+use crate::process::Process;
+use crate::qmp::Qmp;
+use crate::undo::{next_number, run_dir};
+
+/// Boot under software emulation takes about 5 s on an idle core.
+const BOOT: Duration = secs(90);
+const COMMAND: Duration = secs(30);
+
+/// Who listens on the vhost-user socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listener {
+    Polder,
+    Qemu,
+}
+
+/// What a guest is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Spec {
+    pub(crate) name: &'static str,
+    /// Last byte of its MAC and IPv4 address.
+    pub(crate) number: u8,
+    pub(crate) socket: PathBuf,
+    pub(crate) listener: Listener,
+    pub(crate) queue_pairs: u16,
+    /// The MTU that the device offers (VIRTIO_NET_F_MTU), if any.
+    pub(crate) host_mtu: Option<u16>,
+}
+
+impl Spec {
+    pub(crate) fn new(name: &'static str, number: u8, socket: &Path) -> Self {
+        Self {
+            name,
+            number,
+            socket: socket.to_owned(),
+            listener: Listener::Polder,
+            queue_pairs: 1,
+            host_mtu: None,
+        }
+    }
+
+    fn device(&self) -> Value {
+        let mut device = json!({
+            "driver": "virtio-net-pci", "id": "nic", "netdev": "net", "bus": "rp0", "romfile": "",
+            "mac": format!("52:54:00:00:00:{:02x}", self.number),
+        });
+        device["mq"] = json!(self.queue_pairs > 1);
+        // One a queue, one for configuration, one for control.
+        device["vectors"] = json!(if msix_works() { 2 * self.queue_pairs + 2 } else { 0 });
+        if let Some(mtu) = self.host_mtu {
+            device["host_mtu"] = json!(mtu);
+        }
+        device
+    }
+
+    fn netdev(&self) -> String {
+        format!("vhost-user,id=net,chardev=vhost,queues={}", self.queue_pairs)
+    }
+
+    fn vhost_chardev(&self) -> String {
+        let server = if self.listener == Listener::Qemu { ",server=on,wait=off" } else { "" };
+        format!("socket,id=vhost,path={}{server}", self.socket.display())
+    }
+}
+
+pub(crate) struct Guest {
+    pub(crate) spec: Spec,
+    qemu: Process,
+    console: Console,
+    qmp: Qmp,
+}
+
+impl Guest {
+    /// Starts QEMU and waits for its init.
+    pub(crate) fn boot(spec: Spec) -> Self {
+        let mut guest = Self::start(spec);
+        guest.wait_boot();
+        guest
+    }
+
+    /// Boots several at once.
+    pub(crate) fn boot_all(specs: Vec<Spec>) -> Vec<Self> {
+        let mut guests: Vec<_> = specs.into_iter().map(Self::start).collect();
+        guests.iter_mut().for_each(Self::wait_boot);
+        guests
+    }
+
+    fn start(spec: Spec) -> Self {
+        needs_program("qemu-system-x86_64");
+        let dir = run_dir().join(format!("{}-{}", spec.name, next_number()));
+        std::fs::create_dir(&dir).expect("make a folder");
+        let mut qemu = Process::start(&format!("qemu-{}", spec.name), &mut qemu_command(&spec, &dir));
+        qemu.add_log(dir.join("kernel.log"));
+        let console = Console::connect(&dir.join("console"));
+        let qmp = Qmp::connect(&dir.join("qmp"));
+        Self { spec, qemu, console, qmp }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.spec.name
+    }
+
+    pub(crate) fn ip(&self) -> String {
+        ip(self.spec.number)
+    }
+
+    /// Waits for the guest's init, at first boot and after a reset.
+    pub(crate) fn wait_boot(&mut self) {
+        self.console.wait_boot(BOOT).unwrap_or_else(|e| panic!("boot of {}: {e}", self.spec.name));
+    }
+
+    /// Runs one shell command in the guest, whatever its exit status.
+    pub(crate) fn sh_within(&mut self, command: &str, limit: Duration) -> Output {
+        self.console.run(command, limit).unwrap_or_else(|e| panic!("{}$ {command}: {e}", self.spec.name))
+    }
+
+    /// Runs one shell command in the guest, which must succeed; returns what it wrote.
+    pub(crate) fn sh(&mut self, command: &str) -> String {
+        let output = self.sh_within(command, COMMAND);
+        assert_eq!(output.status, 0, "{}$ {command}: {}", self.spec.name, output.text);
+        output.text
+    }
+
+    /// Starts a command that runs beside the following ones; [`Guest::finish`] waits for it.
+    pub(crate) fn spawn(&mut self, job: &str, command: &str) {
+        self.sh(&format!(
+            "rm -f /tmp/{job}.*; ({command}; echo $? >/tmp/{job}.status) >/tmp/{job}.out 2>&1 &"
+        ));
+    }
+
+    /// Waits for the end of a job and returns what it wrote; its status must be 0.
+    pub(crate) fn finish(&mut self, job: &str, limit: Duration) -> String {
+        let status = wait_for(&format!("{job} in {}", self.spec.name), limit, || {
+            let status = self.sh_within(&format!("cat /tmp/{job}.status 2>/dev/null"), COMMAND).text;
+            (!status.is_empty()).then_some(status)
+        });
+        let text = self.sh(&format!("cat /tmp/{job}.out"));
+        assert_eq!(status.trim(), "0", "{job} in {}: {text}", self.spec.name);
+        text
+    }
+
+    /// Brings the card up again after its driver or the card itself came back.
+    pub(crate) fn nic_up(&mut self) {
+        self.sh("nic-up");
+    }
+
+    pub(crate) fn set_mtu(&mut self, mtu: u16) {
+        self.sh(&format!("ip link set eth0 mtu {mtu}"));
+    }
+
+    /// The last name of the device's folder in sysfs, e.g. `virtio0` or, with `../`, its PCI address.
+    pub(crate) fn sysfs_name(&mut self, of: &str) -> String {
+        self.sh(&format!("basename $(readlink -f /sys/class/net/eth0/device/{of})")).trim().to_owned()
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.qmp.run("system_reset", json!({}));
+    }
+
+    /// Pulls the card out in an orderly way, as a hotplug controller does.
+    pub(crate) fn unplug_nic(&mut self) {
+        self.qmp.run("device_del", json!({ "id": "nic" }));
+        self.qmp.wait_event("DEVICE_DELETED", secs(30));
+    }
+
+    /// Puts the card back.
+    pub(crate) fn plug_nic(&mut self) {
+        self.qmp.run("device_add", self.spec.device());
+    }
+
+    /// `kill -9` of QEMU; nothing of the guest is left.
+    pub(crate) fn kill9(mut self) -> Spec {
+        self.qemu.kill9();
+        self.spec.clone()
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.qemu.is_running()
+    }
+}
+
+/// The address of the guest with this number, in 10.77.0.0/24.
+pub(crate) fn ip(number: u8) -> String {
+    format!("10.77.0.{number}")
+}
+
+/// Under software emulation QEMU 7.2 dies of a null pointer (`vector_irqfd`, which only KVM sets up) as soon as a guest
+/// starts a vhost-user device with MSI-X; 10.0 does not. There the card gets a plain PCI interrupt.
+fn msix_works() -> bool {
+    let version = Command::new("qemu-system-x86_64").arg("--version").output().expect("start QEMU").stdout;
+    let version = String::from_utf8_lossy(&version).into_owned();
+    let major = version
+        .split("version ")
+        .nth(1)
+        .and_then(|v| v.split('.').next())
+        .and_then(|v| v.parse::<u32>().ok());
+    accelerator() != "tcg" || major.is_some_and(|major| major >= 10)
+}
+
+/// KVM may exist and still not start a kernel: it is taken only when asked for.
+fn accelerator() -> String {
+    std::env::var("POLDER_E2E_ACCEL").unwrap_or_else(|_| "tcg".to_owned())
+}
+
+fn qemu_command(spec: &Spec, dir: &Path) -> Command {
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args([
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-accel",
+        &accelerator(),
+        "-cpu",
+        "max",
+    ])
+    .args(["-smp", &spec.queue_pairs.to_string(), "-m", "256M"])
+    .args(["-object", "memory-backend-memfd,id=ram,size=256M,share=on", "-machine", "q35,memory-backend=ram"])
+    .args(["-kernel".as_ref(), guest_file("vmlinuz").as_os_str()])
+    .args(["-initrd".as_ref(), guest_file("initrd.gz").as_os_str()])
+    .args(["-append", &kernel_arguments(spec)])
+    .args(["-serial", &format!("file:{}/kernel.log", dir.display())])
+    .args(["-chardev", &format!("socket,id=console,path={}/console,server=on,wait=off", dir.display())])
+    .args(["-serial", "chardev:console"])
+    .args(["-qmp", &format!("unix:{}/qmp,server=on,wait=off", dir.display())])
+    .args(["-chardev", &spec.vhost_chardev(), "-netdev", &spec.netdev()])
+    // Behind a root port of its own the card can be pulled and put back.
+    .args(["-device", "pcie-root-port,id=rp0,slot=1", "-device", &spec.device().to_string()]);
+    qemu
+}
+
+fn kernel_arguments(spec: &Spec) -> String {
+    // Without IPv6 no guest speaks on its own, and counts can be compared.
+    format!("console=ttyS0 panic=-1 quiet ipv6.disable=1 guest_address={}/24", ip(spec.number))
+}

@@ -1,0 +1,23 @@
+//! End-to-end tests: the `polder` binary under Linux guests in QEMU, under DPDK's testpmd and under the host's own TAP.
+//!
+//! `scripts/setup` installs what they need; `./test` runs it and then
+//! `cargo test --release --test e2e -- --ignored --test-threads=1`. Without `--ignored` none of them runs, and with it
+//! none is skipped: a test fails with the name of what is missing.
+
+mod console;
+mod deadline;
+mod guest;
+mod lifecycle_needs_qemu;
+mod machine;
+mod polder;
+mod process;
+mod qmp;
+mod reconnect_needs_qemu;
+mod scene;
+mod stats;
+mod tap_needs_root_and_qemu;
+mod testpmd;
+mod traffic;
+mod traffic_needs_qemu;
+mod undo;
+mod virtio_user_needs_dpdk;

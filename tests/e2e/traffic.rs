@@ -1,0 +1,123 @@
+//! Pings and TCP streams between guests.
+
+use std::time::Duration;
+
+use crate::deadline::secs;
+use crate::guest::Guest;
+use crate::process::timed;
+
+/// One ping of the summary `N packets transmitted, M packets received`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PingCount {
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+}
+
+impl PingCount {
+    pub(crate) fn parse(text: &str) -> Self {
+        let number_before = |words: &str| {
+            let before = text.split(words).next().filter(|b| b.len() < text.len());
+            before.and_then(|b| b.rsplit([' ', '\n']).next()).and_then(|n| n.parse().ok())
+        };
+        let (Some(sent), Some(received)) =
+            (number_before(" packets transmitted"), number_before(" packets received"))
+        else {
+            panic!("no ping summary in {text:?}");
+        };
+        Self { sent, received }
+    }
+
+    pub(crate) fn lost(self) -> u64 {
+        self.sent - self.received
+    }
+}
+
+/// Pings `to`, 20 times with `size` bytes of payload; none may be lost.
+pub(crate) fn ping_loses_nothing(from: &mut Guest, to: &str, size: u16) {
+    let command = format!("ping -q -c 20 -i 0.05 -s {size} -W 5 {to}");
+    let output = from.sh_within(&command, secs(30));
+    let count = PingCount::parse(&output.text);
+    assert_eq!(count, PingCount { sent: 20, received: 20 }, "{}$ {command}", from.name());
+}
+
+/// Pings until one answer comes: after a card came back, neighbours may have to be found again.
+pub(crate) fn ping_comes_back(from: &mut Guest, to: &str) {
+    let command = format!("for i in $(seq 20); do ping -q -c 1 -W 1 {to} && exit 0; done; exit 1");
+    let output = from.sh_within(&command, secs(40));
+    assert_eq!(output.status, 0, "{}: no answer from {to}: {}", from.name(), output.text);
+}
+
+/// Starts pings that go on beside what follows, 50 a second.
+pub(crate) fn start_pings(from: &mut Guest, to: &str, seconds: u16) {
+    from.spawn("ping", &format!("ping -q -c {} -i 0.02 -W 5 {to}", 50 * seconds));
+}
+
+/// Waits for the end of the pings of [`start_pings`].
+pub(crate) fn finish_pings(from: &mut Guest) -> PingCount {
+    PingCount::parse(&from.finish("ping", secs(90)))
+}
+
+/// A TCP stream that goes on beside what follows, until [`stop_flood`] or the death of an end.
+pub(crate) fn start_flood(from: &mut Guest, to: &mut Guest) {
+    to.spawn("flood", "nc -l -p 4000 <>/dev/ttyS0 >/dev/null");
+    from.spawn("flood", &format!("sleep 0.3; nc {} 4000 </dev/zero >/dev/null", to.ip()));
+    // Deep enough into the stream that its queues are full.
+    from.sh("sleep 1; pidof nc");
+}
+
+/// Ends this guest's side of [`start_flood`].
+pub(crate) fn stop_flood(guest: &mut Guest) {
+    guest.sh("killall -9 nc; true");
+}
+
+/// Streams `megabytes` of random bytes in each of `streams` TCP connections; the checksums taken on both sides must match.
+pub(crate) fn tcp_arrives_whole(from: &mut Guest, to: &mut Guest, streams: u16, megabytes: u32) {
+    let limit = secs(120);
+    for port in ports(streams) {
+        // Its own input must stay open: at its end nc would close the connection.
+        let receive = format!("nc -l -p {port} <>/dev/ttyS0 | md5sum");
+        to.spawn(&format!("tcp{port}"), &receive);
+    }
+    let ((), took) = timed(|| {
+        for port in ports(streams) {
+            let send = send_command(&to.ip(), port, megabytes);
+            from.spawn(&format!("tcp{port}"), &send);
+        }
+        for port in ports(streams) {
+            let sent = from.finish(&format!("tcp{port}"), limit);
+            let received = to.finish(&format!("tcp{port}"), limit);
+            assert_eq!(sent, received, "MD5 of {megabytes} MB over TCP, sent and received");
+        }
+    });
+    report_rate(u32::from(streams) * megabytes, took);
+}
+
+fn ports(streams: u16) -> std::ops::Range<u16> {
+    5001..5001 + streams
+}
+
+/// Sends what it takes the checksum of; a fifo splits the stream.
+fn send_command(to: &str, port: u16, megabytes: u32) -> String {
+    let fifo = format!("/tmp/fifo{port}");
+    format!(
+        "rm -f {fifo}; mkfifo {fifo}; md5sum <{fifo} & sleep 0.3; \
+         head -c {megabytes}000000 /dev/urandom | tee {fifo} | nc {to} {port} >/dev/null; wait"
+    )
+}
+
+fn report_rate(megabytes: u32, took: Duration) {
+    eprintln!(
+        "{megabytes} MB in {:.1} s, {:.0} Mbit/s",
+        took.as_secs_f64(),
+        f64::from(megabytes) * 8.0 / took.as_secs_f64()
+    );
+}
+
+#[test]
+fn ping_summary_is_read() {
+    let text =
+        "--- 10.0.0.2 ping statistics ---\n20 packets transmitted, 19 packets received, 5% packet loss\n";
+    let count = PingCount::parse(text);
+    assert_eq!(count, PingCount { sent: 20, received: 19 });
+    assert_eq!(count.lost(), 1);
+}
