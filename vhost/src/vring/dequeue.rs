@@ -14,6 +14,7 @@ use mbuf::{Burst, MAX_BURST, Mbuf, Offload, TailSegment, foreign};
 use pmd::offload::{OffloadSet, VirtioNetHdr, from_virtio_net};
 use pmd::{DropReason, QueueCounters, QueueEnv, RxQueue};
 
+use crate::session::announce::{AnnounceSlot, RARP_LEN, rarp_frame};
 use crate::vring::chain::{self, ChainError, Direction};
 use crate::vring::slot::State;
 use crate::vring::{Fault, MAX_FRAME, Vring, VringSlot, prefetch};
@@ -33,6 +34,8 @@ pub(crate) struct GuestTx {
     slot: Arc<VringSlot>,
     env: QueueEnv,
     counters: Arc<CachePadded<QueueCounters>>,
+    /// A station to announce in the guest's name.
+    announce: Arc<AnnounceSlot>,
     /// Pieces of this turn's tails.
     tails: Box<[TailSegment]>,
     /// The heads of this turn's chains, in order.
@@ -42,8 +45,13 @@ pub(crate) struct GuestTx {
 }
 
 impl GuestTx {
-    pub(crate) fn new(slot: Arc<VringSlot>, env: QueueEnv, counters: Arc<CachePadded<QueueCounters>>) -> Self {
-        Self { slot, env, counters, tails: chain::scratch(), heads: [0; MAX_BURST], staying: false }
+    pub(crate) fn new(
+        slot: Arc<VringSlot>,
+        env: QueueEnv,
+        counters: Arc<CachePadded<QueueCounters>>,
+        announce: Arc<AnnounceSlot>,
+    ) -> Self {
+        Self { slot, env, counters, announce, tails: chain::scratch(), heads: [0; MAX_BURST], staying: false }
     }
 }
 
@@ -55,7 +63,7 @@ impl RxQueue for GuestTx {
         if state == State::Stopped {
             return 0;
         }
-        let Self { slot, env, counters, tails, heads, staying } = self;
+        let Self { slot, env, counters, announce, tails, heads, staying } = self;
         let Some(mut inside) = slot.try_enter() else { return 0 };
         let Some(ring) = inside.as_mut() else { return 0 };
         let mut taking = Taking { ring, env, counters, heads, tails, taken: 0, bytes: 0 };
@@ -73,6 +81,9 @@ impl RxQueue for GuestTx {
         if taken > 0 {
             *staying = true;
             inside.stay();
+        }
+        if let Some(mac) = announce.take() {
+            send_rarp(env, counters, burst, mac);
         }
         burst.len() - before
     }
@@ -103,6 +114,20 @@ impl RxQueue for GuestTx {
 impl Drop for GuestTx {
     fn drop(&mut self) {
         self.complete();
+    }
+}
+
+/// Puts a RARP of `mac` into the burst, as if the guest had sent it. Nothing is lost if there is no room: the front end asks
+/// for it again.
+#[cold]
+fn send_rarp(env: &QueueEnv, counters: &QueueCounters, burst: &mut Burst<'_>, mac: [u8; 6]) {
+    let Ok(mut mbuf) = env.pool.alloc(env.port) else { return };
+    let Some(room) = mbuf.append(RARP_LEN) else { return };
+    room.copy_from_slice(&rarp_frame(mac));
+    mbuf.set_port(env.port);
+    if burst.push(mbuf).is_ok() {
+        counters.packets.add(1);
+        counters.bytes.add(RARP_LEN as u64);
     }
 }
 
