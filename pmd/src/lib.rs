@@ -1,1 +1,15 @@
-//! The port traits and the ports that need no guest.
+//! The port traits, and the ports that need neither a NIC nor a guest.
+//!
+//! A **port** is anything with a receive half and a transmit half. On the control path a [`Port`] makes its queue halves
+//! once; then each [`RxQueue`] and each [`TxQueue`] belongs to one lcore, which polls it. See [`RxQueue`] for what one turn
+//! looks like.
+
+pub mod counters;
+mod drop_reason;
+pub mod offload;
+mod port;
+pub mod vdev;
+
+pub use counters::{Counter, PortCounters, QueueCounters};
+pub use drop_reason::DropReason;
+pub use port::{Link, Port, PortError, QueueEnv, Queues, RxQueue, TxQueue};
