@@ -41,9 +41,9 @@ impl MemoryError {
             Self::OverlapGpa(..) | Self::OverlapVa(..) => "memory_regions_overlap",
             Self::TooMany(_) => "memory_regions_too_many",
             Self::NoSuchRegion { .. } => "memory_region_unknown",
-            Self::Map { source: ForeignError::NotRegular { .. } | ForeignError::FileSystem { .. }, .. } => {
-                "memory_file_type"
-            }
+            Self::Map {
+                source: ForeignError::NotRegular { .. } | ForeignError::FileSystem { .. }, ..
+            } => "memory_file_type",
             Self::Map { source: ForeignError::TooShort { .. }, .. } => "memory_file_too_short",
             Self::ReadOnly { .. } | Self::WriteSealed { .. } => "memory_file_read_only",
             Self::Map { .. } | Self::Os { .. } => "memory_not_mapped",

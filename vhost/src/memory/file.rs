@@ -19,8 +19,8 @@ pub(crate) enum Seal {
 /// Looks at the file for a region at `gpa` and seals it against shrinking if it may. Comes before mapping: the mapping
 /// reads the file's kind and size, and the size stays true only behind the seal.
 pub(super) fn prepare(fd: BorrowedFd<'_>, gpa: u64) -> Result<Seal, MemoryError> {
-    let flags = fcntl_getfl(fd)
-        .map_err(|e| MemoryError::Os { gpa, what: "fcntl F_GETFL", source: e.into() })?;
+    let flags =
+        fcntl_getfl(fd).map_err(|e| MemoryError::Os { gpa, what: "fcntl F_GETFL", source: e.into() })?;
     if flags.contains(OFlags::PATH) || flags & OFlags::RWMODE != OFlags::RDWR {
         return Err(MemoryError::ReadOnly { gpa });
     }

@@ -125,7 +125,8 @@ impl GuestMemory {
     /// Maps all of `requests`, or none.
     pub(crate) fn map(requests: &[RegionRequest]) -> Result<Self, MemoryError> {
         let watch = Watch::new();
-        let regions = requests.iter().map(|request| Region::map(request, &watch)).collect::<Result<_, _>>()?;
+        let regions =
+            requests.iter().map(|request| Region::map(request, &watch)).collect::<Result<_, _>>()?;
         Self::from_regions(regions, watch)
     }
 
@@ -203,6 +204,11 @@ impl GuestMemory {
     pub(crate) fn translate_va(&self, va: FrontendVa, len: u64) -> Option<Window> {
         let region = self.regions.iter().find(|r| va.0.checked_sub(r.va).is_some_and(|at| at < r.size))?;
         region.window(va.0 - region.va, len)
+    }
+
+    /// Whether there is no memory at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.regions.is_empty()
     }
 
     /// Whether a page of it was taken away. Once true, always true.

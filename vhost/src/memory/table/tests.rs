@@ -58,7 +58,8 @@ fn m06_numbers_that_wrap_or_do_not_fit() {
     assert_eq!(refused(&[request(0, page, 0, top)]), "memory_region_wraps");
     assert_eq!(refused(&[request(0, top, 0, page)]), "memory_region_wraps");
     assert_eq!(refused(&[request(0, 1 << 62, 0, 1 << 62)]), "memory_not_mapped", "an end beyond 2^63");
-    for (gpa, size, va, offset) in [(1, page, 0, 0), (0, page + 1, 0, 0), (0, page, 8, 0), (0, page, 0, 512)] {
+    for (gpa, size, va, offset) in [(1, page, 0, 0), (0, page + 1, 0, 0), (0, page, 8, 0), (0, page, 0, 512)]
+    {
         assert_eq!(refused(&[request(gpa, size, va, offset)]), "memory_region_unaligned");
     }
 }
@@ -72,9 +73,12 @@ fn m09_a_file_that_is_too_short() {
 #[test]
 fn m14_files_of_the_wrong_kind() {
     let (pipe, _writer) = rustix::pipe::pipe().expect("pipe");
-    let proc = open("/proc/self/comm", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).expect("/proc/self/comm");
+    let proc =
+        open("/proc/self/comm", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).expect("/proc/self/comm");
     let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).expect("/dev/null");
-    for (fd, name) in [(pipe, "memory_file_read_only"), (proc, "memory_file_type"), (null, "memory_file_type")] {
+    for (fd, name) in
+        [(pipe, "memory_file_read_only"), (proc, "memory_file_type"), (null, "memory_file_type")]
+    {
         let table = [RegionRequest { fd, ..request(0, 4096, 0, 0) }];
         assert_eq!(refused(&table), name);
     }
@@ -87,7 +91,11 @@ fn m16_one_region_more_one_less() {
     assert_eq!(same.name(), "memory_regions_overlap");
     let more = memory.with(&request(MIB, MIB, 0x8000_0000, 0)).expect("good");
     let kept = memory.translate(Gpa(0), 1).expect("mapped").start;
-    assert_eq!(more.translate(Gpa(0), 1).expect("mapped").start, kept, "an unchanged region keeps its mapping");
+    assert_eq!(
+        more.translate(Gpa(0), 1).expect("mapped").start,
+        kept,
+        "an unchanged region keeps its mapping"
+    );
     for (gpa, va, size) in [(0, 0x7000_0000, 4096), (0, 0x7000_1000, MIB), (4096, 0x7000_0000, MIB)] {
         let absent = more.without(Gpa(gpa), FrontendVa(va), size).expect_err("no such region");
         assert_eq!(absent.name(), "memory_region_unknown");

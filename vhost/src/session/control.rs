@@ -1,0 +1,267 @@
+//! The control thread of one port: it waits for its own front end, and for nobody else's.
+//!
+//! It sleeps in poll(2) on what tells it to stop, the alarm of the data plane, the connection, and the listener or the time
+//! of the next try to connect. Nothing that a front end does, or leaves undone, makes it wait elsewhere.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::connection::{Closed, Connection, DEADLINE};
+use super::peer::Peer;
+use super::socket::connect_to;
+use super::trouble::Malformed;
+use super::{Listener, Session, Step};
+use crate::alarm::Alarm;
+
+/// Time between two tries to connect. A peer that comes back is found within it.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// How the port meets its front end.
+#[derive(Debug)]
+pub(crate) enum Endpoint {
+    /// The front end connects to us.
+    Server(Listener),
+    /// We connect to the front end, again and again.
+    Client(PathBuf),
+}
+
+/// Whose processes may be front ends.
+#[derive(Clone, Debug)]
+pub(crate) enum UidPolicy {
+    /// Whoever the socket file's mode lets in.
+    Any,
+    /// These.
+    Listed(Vec<u32>),
+}
+
+impl UidPolicy {
+    fn allows(&self, uid: u32) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Listed(uids) => uids.contains(&uid),
+        }
+    }
+}
+
+/// All that the thread owns.
+#[derive(Debug)]
+pub(crate) struct Control {
+    endpoint: Endpoint,
+    policy: UidPolicy,
+    session: Arc<Mutex<Session>>,
+    alarm: Arc<Alarm>,
+    stop: Arc<Alarm>,
+    connection: Option<Connection>,
+    /// When to connect or accept again.
+    not_before: Instant,
+}
+
+/// What woke the thread.
+#[derive(Debug, Default)]
+struct Woken {
+    stop: bool,
+    alarm: bool,
+    connection: bool,
+    listener: bool,
+}
+
+impl Control {
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        policy: UidPolicy,
+        session: Arc<Mutex<Session>>,
+        alarm: Arc<Alarm>,
+        stop: Arc<Alarm>,
+    ) -> Self {
+        Self { endpoint, policy, session, alarm, stop, connection: None, not_before: Instant::now() }
+    }
+
+    /// Runs until told to stop.
+    pub(crate) fn run(mut self) {
+        loop {
+            let woken = self.wait();
+            if woken.stop {
+                break;
+            }
+            self.turn(&woken);
+        }
+        lock(&self.session).end();
+    }
+
+    fn turn(&mut self, woken: &Woken) {
+        if woken.alarm {
+            self.alarm.clear();
+        }
+        // Without an alarm, too: whoever notices first that memory is gone.
+        if lock(&self.session).see_faults() && self.connection.is_some() {
+            self.disconnect("memory_gone", &"the front end took guest memory away");
+        }
+        if woken.connection {
+            self.serve();
+        } else if woken.listener {
+            self.accept();
+        }
+        self.enforce_deadline();
+        if matches!(self.endpoint, Endpoint::Client(_)) && self.connection.is_none() && self.may_connect() {
+            self.try_to_connect();
+        }
+    }
+
+    /// Sleeps until there is something to do. A hung-up connection is served before a new one is looked at.
+    fn wait(&self) -> Woken {
+        let mut fds: [Option<(BorrowedFd<'_>, PollFlags)>; 4] = [None; 4];
+        fds[0] = Some((self.stop.as_fd(), PollFlags::IN));
+        fds[1] = Some((self.alarm.as_fd(), PollFlags::IN));
+        if let Some(connection) = &self.connection {
+            fds[2] = Some((connection.as_fd(), connection.interest()));
+        }
+        if let Endpoint::Server(listener) = &self.endpoint
+            && self.may_connect()
+        {
+            fds[3] = Some((listener.as_fd(), PollFlags::IN));
+        }
+        let mut polled: Vec<_> = fds.iter().flatten().map(|(fd, flags)| PollFd::new(fd, *flags)).collect();
+        let timeout = self.next_time().map(|at| timespec(at.saturating_duration_since(Instant::now())));
+        if poll(&mut polled, timeout.as_ref()).is_err() {
+            return Woken::default();
+        }
+        let mut ready = polled.iter().map(|fd| !fd.revents().is_empty());
+        let mut woken = fds.map(|fd| fd.is_some() && ready.next().unwrap_or(false)).into_iter();
+        let mut next = || woken.next().unwrap_or(false);
+        Woken { stop: next(), alarm: next(), connection: next(), listener: next() }
+    }
+
+    /// Always, but for a moment after it failed.
+    fn may_connect(&self) -> bool {
+        self.not_before <= Instant::now()
+    }
+
+    /// When something is due though nothing happens.
+    fn next_time(&self) -> Option<Instant> {
+        let deadline = self.connection.as_ref().and_then(Connection::deadline);
+        let again = match self.endpoint {
+            Endpoint::Client(_) => self.connection.is_none(),
+            Endpoint::Server(_) => !self.may_connect(),
+        };
+        deadline.into_iter().chain(again.then_some(self.not_before)).min()
+    }
+
+    /// One message at most, so that stop and alarm have their turn.
+    fn serve(&mut self) {
+        let Some(connection) = &mut self.connection else { return };
+        let message = match connection.proceed() {
+            Ok(Some(message)) => message,
+            Ok(None) => return,
+            Err(closed) => return self.closed(&closed),
+        };
+        let step = lock(&self.session).handle(message);
+        match step {
+            Step::Quiet => {}
+            Step::Answer(reply) => {
+                if let Err(closed) = connection.send(reply) {
+                    self.closed(&closed);
+                }
+            }
+            Step::End(trouble) => self.disconnect("disconnected", &trouble),
+        }
+    }
+
+    /// Looks at who connects: the one front end, one too many, or one that may not.
+    fn accept(&mut self) {
+        let Endpoint::Server(listener) = &self.endpoint else { return };
+        let socket = match listener.accept() {
+            Ok(Some(socket)) => socket,
+            Ok(None) => return,
+            Err(e) => return self.cannot_connect(e),
+        };
+        if self.connection.is_some() {
+            let why = "the port has a front end already: closed";
+            return lock(&self.session).note("second front end", "second_front_end", &why);
+        }
+        self.admit(socket);
+    }
+
+    fn try_to_connect(&mut self) {
+        let Endpoint::Client(path) = &self.endpoint else { return };
+        match connect_to(path) {
+            Ok(socket) => self.admit(socket),
+            Err(Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN) => self.retry_later(),
+            Err(e) => self.cannot_connect(e),
+        }
+    }
+
+    /// Starts a session with a peer that may have one.
+    fn admit(&mut self, socket: OwnedFd) {
+        let mut session = lock(&self.session);
+        match Peer::of(socket.as_fd()) {
+            Ok(peer) if self.policy.allows(peer.uid) => {
+                session.begin(peer);
+                self.connection = Some(Connection::new(socket));
+                return;
+            }
+            Ok(peer) => {
+                let why = format!(
+                    "process {} of uid {} is not allowed: add uid={} to the port",
+                    peer.pid, peer.uid, peer.uid
+                );
+                session.note("front end", "uid_refused", &why);
+            }
+            Err(e) => session.note("front end", "socket_error", &e),
+        }
+        drop(session);
+        if matches!(self.endpoint, Endpoint::Client(_)) {
+            self.retry_later();
+        }
+    }
+
+    fn cannot_connect(&mut self, e: Errno) {
+        lock(&self.session).note("connecting", "socket_error", &e);
+        self.retry_later();
+    }
+
+    fn retry_later(&mut self) {
+        self.not_before = Instant::now() + RETRY;
+    }
+
+    fn enforce_deadline(&mut self) {
+        let Some(connection) = &self.connection else { return };
+        if connection.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+            self.closed(&Closed::Malformed(Malformed::Slow(DEADLINE)));
+        }
+    }
+
+    fn closed(&mut self, closed: &Closed) {
+        if let Closed::Malformed(e) = closed {
+            lock(&self.session).note("message", e.name(), e);
+        }
+        self.disconnect(closed.name(), closed);
+    }
+
+    /// Ends the session: rings stopped, memory unmapped, then the connection closed.
+    fn disconnect(&mut self, name: &'static str, why: &dyn std::fmt::Display) {
+        let mut session = lock(&self.session);
+        session.note("session ended", name, why);
+        session.end();
+        drop(session);
+        self.connection = None;
+        if matches!(self.endpoint, Endpoint::Client(_)) {
+            self.retry_later();
+        }
+    }
+}
+
+/// A thread that panicked inside left a session that is still to be stopped: poison changes nothing.
+pub(crate) fn lock(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
+    session.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    // Rounded up, lest the thread wakes a moment too early and spins.
+    let duration = duration + Duration::from_millis(1);
+    Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: duration.subsec_nanos().into() }
+}

@@ -1,0 +1,213 @@
+//! SET_VRING_NUM, SET_VRING_ADDR, SET_VRING_BASE, SET_VRING_KICK, SET_VRING_CALL, SET_VRING_ERR, SET_VRING_ENABLE and
+//! GET_VRING_BASE.
+//!
+//! A ring starts as soon as its size, its addresses, its kick and the memory they lie in are there, in whatever order they
+//! came, and stops by GET_VRING_BASE. What changes a running ring stops it, changes it, and starts it again where it
+//! stood: the data plane only ever sees whole set-ups.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::message::{Message, Reply};
+use super::trouble::{Refusal, Trouble};
+use super::{Session, eventfd};
+use crate::memory::{FrontendVa, Window};
+use crate::vring::{Fault, VringSetup};
+use crate::wire::message::{VringAddr, VringState};
+use crate::wire::net::F_PROTOCOL_FEATURES;
+use crate::wire::ring::{MAX_SIZE, avail_bytes, desc_bytes, used_bytes};
+
+/// How the guest's driver would notify us. We poll; but that it is set says that the ring may start.
+#[derive(Debug)]
+pub(super) enum Kick {
+    /// The front end asked to be polled.
+    Poll,
+    /// Kept, though nobody reads it.
+    Event { _fd: OwnedFd },
+}
+
+/// What the front end said of one ring.
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    pub(super) size: Option<u16>,
+    addr: Option<VringAddr>,
+    /// The next available index: as set, or where the ring stood when it stopped.
+    base: u16,
+    kick: Option<Kick>,
+    call: Option<OwnedFd>,
+    err: Option<OwnedFd>,
+    enabled: bool,
+    /// The slot has it.
+    pub(super) running: bool,
+    /// The fault that was reported already.
+    pub(super) seen_fault: Option<Fault>,
+}
+
+impl Session {
+    pub(super) fn set_vring_num(&mut self, m: &Message) -> Result<Reply, Trouble> {
+        let state: VringState = m.payload()?;
+        let i = self.ring_index(state.index.into())?;
+        let size = u16::try_from(state.num).ok().filter(|n| n.is_power_of_two() && *n <= MAX_SIZE);
+        let size = size.ok_or(Refusal::RingSize(state.num))?;
+        self.change_ring(i, |ring| ring.size = Some(size))
+    }
+
+    pub(super) fn set_vring_addr(&mut self, m: &Message) -> Result<Reply, Trouble> {
+        let addr: VringAddr = m.payload()?;
+        let i = self.ring_index(addr.index.into())?;
+        if addr.flags != 0 {
+            return Err(Refusal::NotNegotiated("LOG_ALL").into());
+        }
+        check_alignment("descriptor table", addr.desc, 16)?;
+        check_alignment("available ring", addr.avail, 2)?;
+        check_alignment("used ring", addr.used, 4)?;
+        self.change_ring(i, |ring| ring.addr = Some(addr))
+    }
+
+    pub(super) fn set_vring_base(&mut self, m: &Message) -> Result<Reply, Trouble> {
+        let state: VringState = m.payload()?;
+        let i = self.ring_index(state.index.into())?;
+        let base = u16::try_from(state.num).map_err(|_| Refusal::RingBase(state.num))?;
+        self.change_ring(i, |ring| ring.base = base)
+    }
+
+    /// Stops the ring for good: it needs new addresses and a new kick to run again.
+    pub(super) fn get_vring_base(&mut self, m: &Message) -> Result<Reply, Trouble> {
+        let state: VringState = m.payload()?;
+        let i = self.ring_index(state.index.into())?;
+        self.clear_ring(i);
+        Ok(Reply::State(VringState { index: state.index, num: self.rings[i].base.into() }))
+    }
+
+    pub(super) fn set_vring_kick(&mut self, m: &mut Message) -> Result<Reply, Trouble> {
+        let (i, fd) = self.ring_and_eventfd(m)?;
+        let kick = fd.map_or(Kick::Poll, |fd| Kick::Event { _fd: fd });
+        self.change_ring(i, |ring| ring.kick = Some(kick))
+    }
+
+    pub(super) fn set_vring_call(&mut self, m: &mut Message) -> Result<Reply, Trouble> {
+        let (i, fd) = self.ring_and_eventfd(m)?;
+        self.slots[i].set_call(duplicate(fd.as_ref())?);
+        self.rings[i].call = fd;
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn set_vring_err(&mut self, m: &mut Message) -> Result<Reply, Trouble> {
+        let (i, fd) = self.ring_and_eventfd(m)?;
+        self.slots[i].set_err(duplicate(fd.as_ref())?);
+        self.rings[i].err = fd;
+        Ok(Reply::Done)
+    }
+
+    /// QEMU sends it before SET_FEATURES, too.
+    pub(super) fn set_vring_enable(&mut self, m: &Message) -> Result<Reply, Trouble> {
+        let state: VringState = m.payload()?;
+        let i = self.ring_index(state.index.into())?;
+        if self.features.is_some_and(|f| f & F_PROTOCOL_FEATURES == 0) {
+            return Err(Refusal::NotNegotiated("PROTOCOL_FEATURES").into());
+        }
+        let enabled = match state.num {
+            0 => false,
+            1 => true,
+            n => return Err(Refusal::Value(n.into()).into()),
+        };
+        let before = self.ring_is_enabled(i);
+        self.rings[i].enabled = enabled;
+        if self.ring_is_enabled(i) != before {
+            self.slots[i].set_enabled(!before);
+        }
+        Ok(Reply::Done)
+    }
+
+    /// A ring's number as an index, checked before it is narrowed.
+    fn ring_index(&self, index: u64) -> Result<usize, Refusal> {
+        let rings = self.rings.len();
+        usize::try_from(index).ok().filter(|i| *i < rings).ok_or(Refusal::RingIndex { index, rings })
+    }
+
+    fn ring_and_eventfd(&self, m: &mut Message) -> Result<(usize, Option<OwnedFd>), Trouble> {
+        let (index, fd) = m.vring_fd()?;
+        let i = self.ring_index(index)?;
+        Ok((i, fd.map(eventfd::check).transpose()?))
+    }
+
+    /// Without PROTOCOL_FEATURES there is no message to enable a ring: it is, from the start.
+    pub(super) fn ring_is_enabled(&self, i: usize) -> bool {
+        self.rings[i].enabled || self.features() & F_PROTOCOL_FEATURES == 0
+    }
+
+    fn change_ring(&mut self, i: usize, change: impl FnOnce(&mut Ring)) -> Result<Reply, Trouble> {
+        self.stop_ring(i);
+        change(&mut self.rings[i]);
+        self.start_ring(i)?;
+        Ok(Reply::Done)
+    }
+
+    /// Stops a ring if it runs, and remembers where it stood. When it returns, the data plane is out of it.
+    pub(super) fn stop_ring(&mut self, i: usize) {
+        if let Some(next) = self.slots[i].stop() {
+            self.rings[i].base = next;
+        }
+        self.rings[i].running = false;
+    }
+
+    pub(super) fn stop_rings(&mut self) {
+        (0..self.rings.len()).for_each(|i| self.stop_ring(i));
+    }
+
+    /// Stops a ring, and forgets what would start it again.
+    pub(super) fn clear_ring(&mut self, i: usize) {
+        self.stop_ring(i);
+        let ring = &mut self.rings[i];
+        (ring.addr, ring.kick, ring.call) = (None, None, None);
+    }
+
+    /// Starts all rings that are set up. One that cannot be is counted, and stays stopped.
+    pub(super) fn start_rings(&mut self) {
+        for i in 0..self.rings.len() {
+            if let Err(refusal) = self.start_ring(i) {
+                self.note(&format!("ring {i}"), refusal.name(), &refusal);
+            }
+        }
+    }
+
+    /// Starts a ring if nothing is missing.
+    fn start_ring(&mut self, i: usize) -> Result<(), Refusal> {
+        let ring = &self.rings[i];
+        let (Some(size), Some(addr), Some(_)) = (ring.size, ring.addr, &ring.kick) else { return Ok(()) };
+        if self.memory.is_empty() {
+            return Ok(());
+        }
+        let setup = VringSetup {
+            size,
+            desc: self.window("descriptor table", addr.desc, desc_bytes(size))?,
+            avail: self.window("available ring", addr.avail, avail_bytes(size))?,
+            used: self.window("used ring", addr.used, used_bytes(size))?,
+            base: ring.base,
+            features: self.features(),
+            memory: Arc::clone(&self.memory),
+            call: duplicate(ring.call.as_ref())?,
+            err: duplicate(ring.err.as_ref())?,
+            enabled: self.ring_is_enabled(i),
+        };
+        self.slots[i].start(setup);
+        self.rings[i].running = true;
+        self.rings[i].seen_fault = None;
+        Ok(())
+    }
+
+    fn window(&self, what: &'static str, address: u64, len: usize) -> Result<Window, Refusal> {
+        let len = len as u64;
+        let window = self.memory.translate_va(FrontendVa(address), len);
+        window.ok_or(Refusal::RingOutside { what, address, len })
+    }
+}
+
+fn check_alignment(what: &'static str, address: u64, align: u64) -> Result<(), Refusal> {
+    if address.is_multiple_of(align) { Ok(()) } else { Err(Refusal::RingAlignment { what, address, align }) }
+}
+
+fn duplicate(fd: Option<&OwnedFd>) -> Result<Option<OwnedFd>, Refusal> {
+    let copy = fd.map(OwnedFd::try_clone).transpose();
+    copy.map_err(|source| Refusal::Os { what: "cannot duplicate a descriptor", source })
+}
