@@ -1,4 +1,6 @@
 //! One vring as both halves of the program see it.
+#![expect(unsafe_code, reason = "hands on the gate's contract")]
+// UNSAFETY: one call of `Gate::resume`, under its own contract.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

@@ -1,1 +1,0 @@
-//! Small programs that a newcomer reads first.
