@@ -1,0 +1,140 @@
+//! TCP between two kernels' stacks (namespaces) through two ports that a thread joins.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use mbuf::{Burst, GsoKind};
+use pmd::offload::{Adapted, OffloadSet, adapt};
+use pmd::{DropReason, QueueEnv, Queues, RxQueue, TxQueue};
+
+use crate::frames::pool;
+use crate::namespace::Namespace;
+
+/// What the joining thread saw.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) packets: u64,
+    pub(crate) to_be_cut: u64,
+    pub(crate) tagged: u64,
+}
+
+/// Opens two ports and sends `megabytes` of TCP each way between two namespaces through them. Whatever `accepted` does
+/// not cover is done in software in between.
+pub(crate) fn tcp_through(
+    (a, a_port): (&Namespace, &mut dyn pmd::Port),
+    (b, b_port): (&Namespace, &mut dyn pmd::Port),
+    server: SocketAddr,
+    accepted: OffloadSet,
+) -> Seen {
+    let pool = pool(4096);
+    let mut aq = a_port.open(QueueEnv { pool, port: 1 }).unwrap();
+    let mut bq = b_port.open(QueueEnv { pool, port: 2 }).unwrap();
+    let stop = AtomicBool::new(false);
+    let seen = thread::scope(|scope| {
+        let joined = scope.spawn(|| {
+            let mut seen = Seen::default();
+            while !stop.load(Ordering::Relaxed) {
+                if !turn(&mut aq, &mut bq, accepted, &mut seen) & !turn(&mut bq, &mut aq, accepted, &mut seen)
+                {
+                    thread::sleep(Duration::from_micros(50));
+                }
+            }
+            seen
+        });
+        // Stops the thread even if the transfer panics.
+        let _stop = StopOnDrop(&stop);
+        transfer(a, b, server);
+        drop(_stop);
+        joined.join().unwrap()
+    });
+    drop((aq, bq));
+    assert_eq!(pool.balance().out, 0, "all mbufs came home");
+    seen
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One burst from each queue of one port to the other.
+fn turn(from: &mut Queues, to: &mut Queues, accepted: OffloadSet, seen: &mut Seen) -> bool {
+    let mut busy = false;
+    let lanes = to.tx.len();
+    for (i, rx) in from.rx.iter_mut().enumerate() {
+        busy |= pass(rx.as_mut(), to.tx[i % lanes].as_mut(), accepted, seen);
+    }
+    busy
+}
+
+fn pass(rx: &mut dyn RxQueue, tx: &mut dyn TxQueue, accepted: OffloadSet, seen: &mut Seen) -> bool {
+    let mut burst = Burst::new();
+    if rx.rx_burst(&mut burst) == 0 {
+        return false;
+    }
+    for mbuf in burst.drain() {
+        seen.packets += 1;
+        seen.to_be_cut += u64::from(mbuf.offload().gso != GsoKind::None);
+        seen.tagged += u64::from(mbuf.data()[12..14] == [0x81, 0]);
+        let mut out = Burst::new();
+        match adapt(mbuf, accepted).unwrap() {
+            Adapted::One(mbuf) => {
+                out.push(mbuf).unwrap();
+                send(tx, &mut out);
+            }
+            Adapted::Many(mut segments) => {
+                while segments.remaining() > 0 {
+                    segments.fill(&mut out).unwrap();
+                    send(tx, &mut out);
+                }
+            }
+        }
+    }
+    drop(burst);
+    rx.complete();
+    true
+}
+
+fn send(tx: &mut dyn TxQueue, burst: &mut Burst<'_>) {
+    tx.tx_burst(burst);
+    tx.drop_burst(burst, DropReason::TxFull);
+    tx.flush();
+}
+
+const BYTES: usize = 8 << 20;
+
+fn pattern() -> Vec<u8> {
+    (0..BYTES).map(|i| (i * 31 + i / 4096) as u8).collect()
+}
+
+/// The server in `b` sends back what it gets.
+fn transfer(a: &Namespace, b: &Namespace, server: SocketAddr) {
+    let listener = b.run(|| TcpListener::bind(server).unwrap());
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let mut got = Vec::new();
+            stream.read_to_end(&mut got).unwrap();
+            stream.write_all(&got).unwrap();
+        });
+        let client = scope.spawn(|| {
+            a.enter(|| {
+                let mut stream = TcpStream::connect_timeout(&server, Duration::from_secs(10)).unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                stream.write_all(&pattern()).unwrap();
+                stream.shutdown(Shutdown::Write).unwrap();
+                let mut back = Vec::new();
+                stream.read_to_end(&mut back).unwrap();
+                assert!(back == pattern(), "{} bytes came back", back.len());
+            });
+        });
+        client.join().unwrap();
+    });
+}
