@@ -1,10 +1,10 @@
 //! Cycles per element, enqueue plus dequeue, as `ring_perf_autotest` of DPDK's `dpdk-test` counts them.
 //!
-//! `cargo bench -p polder-ring` prints all rows in a few seconds. One core: the thread enqueues and dequeues in turn. Two
-//! cores: one enqueues, the other dequeues, each retries until it succeeds, and the figure is the sum of both cores'
-//! cycles, so that idle waiting counts twice. Cycles are those of the time stamp counter (nanoseconds where there is
-//! none). Each figure is the median of several repetitions, with the least and the most behind it. Other load on the
-//! machine spoils the two-core rows first.
+//! `cargo bench -p polder-ring` prints all rows in a few seconds. One core: the thread enqueues and dequeues
+//! in turn. Two cores: one enqueues, the other dequeues, each retries until it succeeds, and the figure is
+//! the sum of both cores' cycles, so that idle waiting counts twice. Cycles are those of the time stamp
+//! counter (nanoseconds where there is none). Each figure is the median of several repetitions, with the
+//! least and the most behind it. Other load on the machine spoils the two-core rows first.
 #![expect(unsafe_code, reason = "reads the time stamp counter and pins threads")]
 
 use std::hint::{black_box, spin_loop};

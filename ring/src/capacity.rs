@@ -8,8 +8,8 @@ const MAX: usize = 1 << 31;
 /// How many elements a ring is to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capacity {
-    /// Exactly this many, which must be a power of two from 1 to 2³¹. All of them can be used (in `rte_ring` one
-    /// less).
+    /// Exactly this many, which must be a power of two from 1 to 2³¹. All of them can be used (in `rte_ring`
+    /// one less).
     PowerOfTwo(usize),
     /// Exactly this many, from 1 to 2³¹; the storage is the next power of two.
     Exact(usize),
@@ -48,8 +48,8 @@ impl Geometry {
 
 /// How many are left after an operation: free slots after an enqueue, elements after a dequeue.
 ///
-/// It is a lower bound: it comes from the opposite index as last seen, and the other side may have gone on since. `len` and
-/// `free` look anew.
+/// It is a lower bound: it comes from the opposite index as last seen, and the other side may have gone on
+/// since. `len` and `free` look anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Left(pub usize);
 

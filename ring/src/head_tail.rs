@@ -1,14 +1,15 @@
 //! The two indices of one side of an MPMC ring, and the two steps that move them: claim, publish.
 //!
-//! Indices count elements since the ring was made and wrap at 2³². `head` is how far this side has claimed, `tail`
-//! how far it has finished; what lies between is being copied. For both sides of a ring at all times
+//! Indices count elements since the ring was made and wrap at 2³². `head` is how far this side has claimed,
+//! `tail` how far it has finished; what lies between is being copied. For both sides of a ring at all times
 //!
 //! ```text
 //! consumers.tail <= consumers.head <= producers.tail <= producers.head <= consumers.tail + capacity
 //! ```
 //!
-//! As in `rte_ring`, a thread that sleeps between reading `head` and its CAS while a multiple of 2³² elements, to the
-//! element, passes would not notice; that takes tens of seconds at the highest rates and a hit of one in 2³².
+//! As in `rte_ring`, a thread that sleeps between reading `head` and its CAS while a multiple of 2³²
+//! elements, to the element, passes would not notice; that takes tens of seconds at the highest rates and a
+//! hit of one in 2³².
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -46,8 +47,8 @@ pub(crate) struct Claim {
     pub(crate) left: u32,
 }
 
-/// One side's indices. What this side alone writes and reads shares a line; the tail, for which the opposite side looks,
-/// has its own.
+/// One side's indices. What this side alone writes and reads shares a line; the tail, for which the opposite
+/// side looks, has its own.
 pub(crate) struct HeadTail {
     claims: CachePadded<Claims>,
     tail: CachePadded<AtomicU32>,
@@ -67,12 +68,13 @@ impl HeadTail {
 
     /// Claims `want` slots, or what `fit` makes of it.
     ///
-    /// `lead` is how far this side's head may run ahead of the opposite tail: the `capacity` for producers, 0 for
-    /// consumers.
+    /// `lead` is how far this side's head may run ahead of the opposite tail: the `capacity` for producers, 0
+    /// for consumers.
     #[inline(always)]
     pub(crate) fn claim(&self, opposite: &Self, lead: u32, capacity: u32, want: u32, fit: Fit) -> Claim {
-        // ORDERING: R1 Acquire, pairs with R2: who moved head to this value had seen an opposite tail that allowed
-        // it; from here on this thread sees that tail or a later one, so the room by R3 cannot go below 0.
+        // ORDERING: R1 Acquire, pairs with R2: who moved head to this value had seen an opposite tail that
+        // allowed it; from here on this thread sees that tail or a later one, so the room by R3 cannot go
+        // below 0.
         let mut first = self.claims.head.load(Acquire);
         loop {
             // ORDERING: R6 Acquire, pairs with R7: the slots before this tail are copied.
@@ -88,7 +90,8 @@ impl HeadTail {
             if count == 0 {
                 return Claim { first, count, left };
             }
-            // ORDERING: R2 Release, pairs with R1: passes on the opposite tail that allows this. On failure Acquire: R1.
+            // ORDERING: R2 Release, pairs with R1: passes on the opposite tail that allows this. On failure
+            // Acquire: R1.
             match self.claims.head.compare_exchange_weak(first, first.wrapping_add(count), Release, Acquire) {
                 Ok(_) => return Claim { first, count, left },
                 Err(now) => first = now,
@@ -102,7 +105,8 @@ impl HeadTail {
         // ORDERING: R3 Acquire, pairs with R5 of the opposite side: the slots before this tail are copied.
         let tail = opposite.tail.load(Acquire);
         if tail != seen {
-            // ORDERING: R7 Release, pairs with R6: passes on what R3 has acquired. May overwrite a newer one: no harm.
+            // ORDERING: R7 Release, pairs with R6: passes on what R3 has acquired. May overwrite a newer one:
+            // no harm.
             self.claims.seen.store(tail, Release);
         }
         tail
@@ -111,11 +115,13 @@ impl HeadTail {
     /// Gives a claimed and copied run to the opposite side, once all earlier claims of this side are given.
     #[inline(always)]
     pub(crate) fn publish(&self, claim: &Claim) {
-        // ORDERING: R4 Acquire, pairs with R5 of the claim before: R5 below passes on that claim's copies too.
+        // ORDERING: R4 Acquire, pairs with R5 of the claim before: R5 below passes on that claim's copies
+        // too.
         if self.tail.load(Acquire) != claim.first {
             self.wait_for(claim.first);
         }
-        // ORDERING: R5 Release, pairs with R3 of the opposite side and R4 of the claim behind: the copy is done.
+        // ORDERING: R5 Release, pairs with R3 of the opposite side and R4 of the claim behind: the copy is
+        // done.
         self.tail.store(claim.first.wrapping_add(claim.count), Release);
     }
 
@@ -131,8 +137,9 @@ impl HeadTail {
 
     /// Elements published by `producers` and not yet given back by `consumers`.
     pub(crate) fn published(producers: &Self, consumers: &Self) -> u32 {
-        // ORDERING: R3 Acquire, pairs with R5 of the consumers: the producers' tail read next is not older, so the
-        // difference cannot go below 0. It may have grown beyond the capacity meanwhile: the caller cuts it.
+        // ORDERING: R3 Acquire, pairs with R5 of the consumers: the producers' tail read next is not older,
+        // so the difference cannot go below 0. It may have grown beyond the capacity meanwhile: the caller
+        // cuts it.
         let consumed = consumers.tail.load(Acquire);
         producers.tail.load(Relaxed).wrapping_sub(consumed)
     }

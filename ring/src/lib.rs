@@ -4,7 +4,7 @@
 //! - [`spsc`]: one producer, one consumer; [`Mpmc`]: any number of each. The same verbs on both.
 //! - **bulk** moves all or nothing, **burst** as many as fit; both say how many are [`Left`].
 //! - Any element type; no allocation after creation; slots on the heap or in an arena that the caller gives.
-//! - An element costs no more cycles than in DPDK's `rte_ring` (`cargo bench -p polder-ring` prints the rows).
+//! - An element costs no more cycles than in DPDK's `rte_ring`: `cargo bench -p polder-ring` prints the rows.
 //! - Every ordering edge is named at both ends (see below) and checked by loom.
 //!
 //! # Non-goals
@@ -48,15 +48,17 @@
 //! | R6 | MPMC loads the opposite tail that its side has `seen`, Acquire | R7 |
 //! | R7 | MPMC stores what R3 read as `seen`, Release | R6 |
 //!
-//! R1 with R2 is the edge that `rte_ring` lacked until November 2025: without it a thread may see a new `head`
-//! together with an opposite `tail` older than the one that allowed that `head`, and count room that isn't there.
-//! R4 is stronger than `rte_ring`'s relaxed wait: R5 of the last in a row of producers must pass on what those
-//! before it wrote, and in C11 a plain store passes on only what its thread has acquired. R6 and R7 carry an edge R5 to R3
-//! on to the other threads of a side; an old `seen` shows as room below 0 and is looked up again.
+//! R1 with R2 is the edge that `rte_ring` lacked until November 2025: without it a thread may see a new
+//! `head` together with an opposite `tail` older than the one that allowed that `head`, and count room that
+//! isn't there. R4 is stronger than `rte_ring`'s relaxed wait: R5 of the last in a row of producers must pass
+//! on what those before it wrote, and in C11 a plain store passes on only what its thread has acquired. R6
+//! and R7 carry an edge R5 to R3 on to the other threads of a side; an old `seen` shows as room below 0 and
+//! is looked up again.
 //!
 //! # Why there is no MPSC
-//! All it could save is the consumer's compare-and-swap, once a call. At a burst of 32 that is a fraction of a
-//! cycle per element (the bench's `MP/MC` rows against its `SP/SC` rows bound it from above), so [`Mpmc`] serves.
+//! All it could save is the consumer's compare-and-swap, once a call. At a burst of 32 that is a fraction of
+//! a cycle per element (the bench's `MP/MC` rows against its `SP/SC` rows bound it from above), so [`Mpmc`]
+//! serves.
 //!
 //! # Checks
 //! - `cargo test -p polder-ring`

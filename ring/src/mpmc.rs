@@ -1,8 +1,8 @@
 //! The ring for any number of producers and consumers.
 //!
-//! UNSAFETY: the slots are raw memory (see `slots`). Every block here rests on one invariant of `head_tail`: the slots of
-//! a claim belong to the thread that made it until it publishes them, a producer's claim covers empty slots only and a
-//! consumer's claim full ones only, and no claim exceeds the capacity.
+//! UNSAFETY: the slots are raw memory (see `slots`). Every block here rests on one invariant of `head_tail`:
+//! the slots of a claim belong to the thread that made it until it publishes them, a producer's claim covers
+//! empty slots only and a consumer's claim full ones only, and no claim exceeds the capacity.
 #![expect(unsafe_code, reason = "slots are touched under the ownership that a claim gives")]
 
 use core::alloc::Layout;
@@ -16,10 +16,11 @@ use crate::slots::{Arena, layout};
 
 /// A ring for many producers and many consumers, shared by reference.
 ///
-/// `rte_ring`'s algorithm: a thread claims a run of slots by moving its side's head with a compare-and-swap, copies,
-/// waits for those that claimed before it, and publishes by moving its side's tail. Elements come out in the order in
-/// which their slots were claimed. No operation allocates. Beyond `rte_ring`, each side remembers the opposite tail as
-/// last seen, and reads the line that the other cores write only when that does not suffice.
+/// `rte_ring`'s algorithm: a thread claims a run of slots by moving its side's head with a compare-and-swap,
+/// copies, waits for those that claimed before it, and publishes by moving its side's tail. Elements come out
+/// in the order in which their slots were claimed. No operation allocates. Beyond `rte_ring`, each side
+/// remembers the opposite tail as last seen, and reads the line that the other cores write only when that
+/// does not suffice.
 ///
 /// Elements still inside are dropped with the ring.
 pub struct Mpmc<T> {
@@ -39,12 +40,12 @@ impl<T: Send> Mpmc<T> {
         Ok(Self::starting_at(geometry, Arena::on_heap(geometry)?, 0))
     }
 
-    /// A ring with its slots in the caller's memory (hugepages of a NUMA node, say), of the size and alignment that
-    /// [`arena_layout`](Self::arena_layout) tells. The memory need not be initialised.
+    /// A ring with its slots in the caller's memory (hugepages of a NUMA node, say), of the size and
+    /// alignment that [`arena_layout`](Self::arena_layout) tells. The memory need not be initialised.
     ///
     /// # Safety
-    /// `arena` is valid for reads and writes of `len` bytes for as long as the ring lives, and nobody else reads or
-    /// writes these bytes meanwhile. It stays the caller's to free, after the ring is dropped.
+    /// `arena` is valid for reads and writes of `len` bytes for as long as the ring lives, and nobody else
+    /// reads or writes these bytes meanwhile. It stays the caller's to free, after the ring is dropped.
     ///
     /// # Errors
     /// When the capacity is out of range or not of its kind, or the arena is too short or misaligned.
@@ -141,7 +142,8 @@ impl<T: Send> Mpmc<T> {
         self.enqueue_slice(src, Fit::Burst)
     }
 
-    /// Fills all of `dst`, or nothing of it (`None`) when there are fewer elements. Returns the elements left, at least.
+    /// Fills all of `dst`, or nothing of it (`None`) when there are fewer elements. Returns the elements
+    /// left, at least.
     ///
     /// What was filled is initialised and the caller's to drop.
     #[inline]
@@ -150,7 +152,8 @@ impl<T: Send> Mpmc<T> {
         (count == dst.len()).then_some(left)
     }
 
-    /// Fills `dst` from its front with as many elements as there are. Returns how many, and the elements left, at least.
+    /// Fills `dst` from its front with as many elements as there are. Returns how many, and the elements
+    /// left, at least.
     ///
     /// What was filled is initialised and the caller's to drop.
     #[inline]
@@ -158,7 +161,8 @@ impl<T: Send> Mpmc<T> {
         self.dequeue_slice(dst, Fit::Burst)
     }
 
-    /// Moves all of `src` in and leaves it empty, or nothing (`None`) when it does not fit. Returns the free slots left, at least.
+    /// Moves all of `src` in and leaves it empty, or nothing (`None`) when it does not fit. Returns the free
+    /// slots left, at least.
     #[inline]
     pub fn enqueue_bulk_from(&self, src: &mut Vec<T>) -> Option<Left> {
         let want = src.len();
@@ -166,14 +170,15 @@ impl<T: Send> Mpmc<T> {
         (count == want).then_some(left)
     }
 
-    /// Moves as many of `src` in as fit, from its front; the others move up. Returns how many, and the free slots left, at least.
+    /// Moves as many of `src` in as fit, from its front; the others move up. Returns how many, and the free
+    /// slots left, at least.
     #[inline]
     pub fn enqueue_burst_from(&self, src: &mut Vec<T>) -> (usize, Left) {
         self.enqueue_vec(src, Fit::Burst)
     }
 
-    /// Appends `count` elements to `dst`, or nothing (`None`) when there are fewer, or when they exceed `dst`'s spare
-    /// capacity: it never allocates. Returns the elements left, at least.
+    /// Appends `count` elements to `dst`, or nothing (`None`) when there are fewer, or when they exceed
+    /// `dst`'s spare capacity: it never allocates. Returns the elements left, at least.
     #[inline]
     pub fn dequeue_bulk_into(&self, dst: &mut Vec<T>, count: usize) -> Option<Left> {
         if count > dst.capacity() - dst.len() {
@@ -183,8 +188,8 @@ impl<T: Send> Mpmc<T> {
         (taken == count).then_some(left)
     }
 
-    /// Appends up to `max` elements to `dst`, within its spare capacity: it never allocates. Returns how many, and the
-    /// elements left, at least.
+    /// Appends up to `max` elements to `dst`, within its spare capacity: it never allocates. Returns how
+    /// many, and the elements left, at least.
     #[inline]
     pub fn dequeue_burst_into(&self, dst: &mut Vec<T>, max: usize) -> (usize, Left) {
         let max = max.min(dst.capacity() - dst.len());
@@ -197,7 +202,8 @@ impl<T: Send> Mpmc<T> {
         T: Copy,
     {
         self.enqueue(src.len(), fit, |first, count| {
-            // SAFETY: the slots are empty and this thread's by its claim, which is at most the capacity and `src.len()`.
+            // SAFETY: the slots are empty and this thread's by its claim, which is at most the capacity and
+            // `src.len()`.
             unsafe { self.arena.slots().copy_in(first, src.as_ptr(), count) }
         })
     }
@@ -205,8 +211,9 @@ impl<T: Send> Mpmc<T> {
     #[inline(always)]
     fn dequeue_slice(&self, dst: &mut [MaybeUninit<T>], fit: Fit) -> (usize, Left) {
         self.dequeue(dst.len(), fit, |first, count| {
-            // SAFETY: the slots are full and this thread's by its claim, which is at most the capacity and `dst.len()`;
-            // publishing gives them back as empty. The arena is the ring's alone, so `dst` is elsewhere.
+            // SAFETY: the slots are full and this thread's by its claim, which is at most the capacity and
+            // `dst.len()`; publishing gives them back as empty. The arena is the ring's alone, so `dst` is
+            // elsewhere.
             unsafe { self.arena.slots().copy_out(first, dst.as_mut_ptr().cast::<T>(), count) }
         })
     }
@@ -263,8 +270,9 @@ fn clamp(want: usize) -> u32 {
 impl<T> Drop for Mpmc<T> {
     fn drop(&mut self) {
         let (head, tail) = (self.consumers.tail_exclusive(), self.producers.tail_exclusive());
-        // SAFETY: `&mut self` says that no operation is under way: all claims are published, so just the slots between
-        // the two tails are full, and nobody else touches them. The arena is dropped after this.
+        // SAFETY: `&mut self` says that no operation is under way: all claims are published, so just the
+        // slots between the two tails are full, and nobody else touches them. The arena is dropped after
+        // this.
         unsafe { self.arena.slots().drop_range(head, tail) };
     }
 }

@@ -1,9 +1,9 @@
 //! The slots of a ring: where elements lie, and the copies into and out of them.
 //!
-//! UNSAFETY: a slot is `MaybeUninit` behind an `UnsafeCell` at a raw address, so nothing here knows which slots hold an
-//! element or which thread may touch them. The ring's indices know: every method that touches a slot takes an index
-//! range and demands that the caller owns it. The other proof obligation, that a slot lies inside the arena, is kept here
-//! by masking.
+//! UNSAFETY: a slot is `MaybeUninit` behind an `UnsafeCell` at a raw address, so nothing here knows which
+//! slots hold an element or which thread may touch them. The ring's indices know: every method that touches a
+//! slot takes an index range and demands that the caller owns it. The other proof obligation, that a slot
+//! lies inside the arena, is kept here by masking.
 #![expect(unsafe_code, reason = "elements are moved into and out of uninitialised, shared slots")]
 
 use core::alloc::Layout;
@@ -31,8 +31,9 @@ pub(crate) struct Slots<T> {
     mask: u32,
 }
 
-// SAFETY: `Slots` is an address and a mask. Its methods that touch memory are unsafe and demand that the caller owns
-// the slots; an element written by one thread may be taken by another, which is what `T: Send` allows.
+// SAFETY: `Slots` is an address and a mask. Its methods that touch memory are unsafe and demand that the
+// caller owns the slots; an element written by one thread may be taken by another, which is what `T: Send`
+// allows.
 unsafe impl<T: Send> Send for Slots<T> {}
 // SAFETY: as for `Send`; no method gives out a reference to an element, so `T: Sync` is not needed.
 unsafe impl<T: Send> Sync for Slots<T> {}
@@ -49,14 +50,16 @@ impl<T> Slots<T> {
     /// The slot of an index.
     #[inline(always)]
     fn slot(&self, index: u32) -> NonNull<Slot<T>> {
-        // SAFETY: the arena has `mask + 1` slots (`Arena`'s invariant) and the masked index is at most `mask`.
+        // SAFETY: the arena has `mask + 1` slots (`Arena`'s invariant) and the masked index is at most
+        // `mask`.
         unsafe { self.base.add((index & self.mask) as usize) }
     }
 
     /// Moves an element into a slot.
     ///
     /// # Safety
-    /// The arena lives, no other thread touches the slot of `index`, and it holds no element (one would leak).
+    /// The arena lives, no other thread touches the slot of `index`, and it holds no element (one would
+    /// leak).
     #[inline(always)]
     pub(crate) unsafe fn write(&self, index: u32, value: T) {
         // SAFETY: `slot` is inside the live arena; the caller owns it.
@@ -66,8 +69,8 @@ impl<T> Slots<T> {
     /// Moves an element out of a slot.
     ///
     /// # Safety
-    /// The arena lives, no other thread touches the slot of `index`, it holds an element, and the caller treats it as
-    /// empty from now on.
+    /// The arena lives, no other thread touches the slot of `index`, it holds an element, and the caller
+    /// treats it as empty from now on.
     #[inline(always)]
     pub(crate) unsafe fn read(&self, index: u32) -> T {
         // SAFETY: `slot` is inside the live arena; the caller owns it and says that it is initialised.
@@ -83,16 +86,17 @@ impl<T> Slots<T> {
     /// Moves `count` elements from `src` into the slots from `index` on.
     ///
     /// # Safety
-    /// As [`write`](Self::write) for each of the slots; `count` is at most the number of slots; `src` is valid for
-    /// reading `count` elements, which are moved: the caller treats them as moved out unless `T` is `Copy`.
+    /// As [`write`](Self::write) for each of the slots; `count` is at most the number of slots; `src` is
+    /// valid for reading `count` elements, which are moved: the caller treats them as moved out unless `T` is
+    /// `Copy`.
     #[inline(always)]
     pub(crate) unsafe fn copy_in(&self, index: u32, src: *const T, count: usize) {
         let first = self.before_end(index, count);
         // SAFETY: the first segment ends at the arena's end or before; `src` has `count >= first` elements.
         unsafe { copy_in(self.slot(index), src, first) };
         if first < count {
-            // SAFETY: the rest starts at slot 0 and is shorter than the arena as `count` is at most its slots; `src`
-            // has `count - first` elements behind `first`.
+            // SAFETY: the rest starts at slot 0 and is shorter than the arena as `count` is at most its
+            // slots; `src` has `count - first` elements behind `first`.
             unsafe { copy_in(self.base, src.add(first), count - first) };
         }
     }
@@ -100,16 +104,16 @@ impl<T> Slots<T> {
     /// Moves `count` elements out of the slots from `index` on to `dst`.
     ///
     /// # Safety
-    /// As [`read`](Self::read) for each of the slots; `count` is at most the number of slots; `dst` is valid for
-    /// writing `count` elements and does not lie in the arena.
+    /// As [`read`](Self::read) for each of the slots; `count` is at most the number of slots; `dst` is valid
+    /// for writing `count` elements and does not lie in the arena.
     #[inline(always)]
     pub(crate) unsafe fn copy_out(&self, index: u32, dst: *mut T, count: usize) {
         let first = self.before_end(index, count);
         // SAFETY: the first segment ends at the arena's end or before; `dst` has room for `count >= first`.
         unsafe { copy_out(self.slot(index), dst, first) };
         if first < count {
-            // SAFETY: the rest starts at slot 0 and is shorter than the arena as `count` is at most its slots; `dst`
-            // has room for `count - first` behind `first`.
+            // SAFETY: the rest starts at slot 0 and is shorter than the arena as `count` is at most its
+            // slots; `dst` has room for `count - first` behind `first`.
             unsafe { copy_out(self.base, dst.add(first), count - first) };
         }
     }
@@ -117,14 +121,15 @@ impl<T> Slots<T> {
     /// Moves the first `count` elements of `src` into the slots from `index` on; those behind move up.
     ///
     /// # Safety
-    /// As [`write`](Self::write) for each of the slots; `count` is at most the number of slots and `src.len()`.
+    /// As [`write`](Self::write) for each of the slots; `count` is at most the number of slots and
+    /// `src.len()`.
     #[inline(always)]
     pub(crate) unsafe fn move_in(&self, index: u32, src: &mut Vec<T>, count: usize) {
         let rest = src.len() - count;
         let start = src.as_mut_ptr();
-        // SAFETY: the slots are the caller's promise. The vector's first `count` elements are moved out, the `rest`
-        // behind them moved to its start (both inside its length), and the length is set to what it then holds;
-        // nothing between can panic.
+        // SAFETY: the slots are the caller's promise. The vector's first `count` elements are moved out, the
+        // `rest` behind them moved to its start (both inside its length), and the length is set to what it
+        // then holds; nothing between can panic.
         unsafe {
             self.copy_in(index, start, count);
             core::ptr::copy(start.add(count), start, rest);
@@ -135,12 +140,13 @@ impl<T> Slots<T> {
     /// Moves `count` elements out of the slots from `index` on to the end of `dst`.
     ///
     /// # Safety
-    /// As [`read`](Self::read) for each of the slots; `count` is at most the number of slots and `dst`'s spare capacity.
+    /// As [`read`](Self::read) for each of the slots; `count` is at most the number of slots and `dst`'s
+    /// spare capacity.
     #[inline(always)]
     pub(crate) unsafe fn move_out(&self, index: u32, dst: &mut Vec<T>, count: usize) {
         let len = dst.len();
-        // SAFETY: the slots are the caller's promise; the spare capacity has room for `count` elements behind `len`,
-        // which are initialised before the length covers them.
+        // SAFETY: the slots are the caller's promise; the spare capacity has room for `count` elements behind
+        // `len`, which are initialised before the length covers them.
         unsafe {
             self.copy_out(index, dst.as_mut_ptr().add(len), count);
             dst.set_len(len + count);
@@ -187,7 +193,8 @@ impl<T> Arena<T> {
     /// Slots in the caller's memory.
     ///
     /// # Safety
-    /// `memory` is valid for reads and writes of `len` bytes for as long as the ring lives, and nobody else uses it.
+    /// `memory` is valid for reads and writes of `len` bytes for as long as the ring lives, and nobody else
+    /// uses it.
     pub(crate) unsafe fn in_memory(
         geometry: Geometry,
         memory: NonNull<u8>,
@@ -254,8 +261,9 @@ unsafe fn load<T>(slot: NonNull<Slot<T>>) -> MaybeUninit<T> {
 #[cfg(not(loom))]
 #[inline(always)]
 unsafe fn copy_in<T>(slot: NonNull<Slot<T>>, src: *const T, count: usize) {
-    // SAFETY: both sides are valid for `count` by the caller's promise. They don't overlap: the slots are the caller's
-    // alone, and no reference to a slot leaves this module. `UnsafeCell<MaybeUninit<T>>` has the layout of `T`.
+    // SAFETY: both sides are valid for `count` by the caller's promise. They don't overlap: the slots are the
+    // caller's alone, and no reference to a slot leaves this module. `UnsafeCell<MaybeUninit<T>>` has the
+    // layout of `T`.
     unsafe { core::ptr::copy_nonoverlapping(src, slot.as_ptr().cast::<T>(), count) }
 }
 

@@ -1,11 +1,11 @@
 //! The ring for one producer and one consumer, each of which owns its half.
 //!
-//! Each half keeps its own index, and the opposite one as last seen, to itself: while there is room by what it has seen,
-//! an operation reads nothing that the other core writes.
+//! Each half keeps its own index, and the opposite one as last seen, to itself: while there is room by what
+//! it has seen, an operation reads nothing that the other core writes.
 //!
-//! UNSAFETY: the slots are raw memory (see `slots`). Every block here rests on one invariant: the slots from `head` up to
-//! `tail` are full and the consumer's, the others are empty and the producer's, and each half moves only its own index,
-//! after its copy.
+//! UNSAFETY: the slots are raw memory (see `slots`). Every block here rests on one invariant: the slots from
+//! `head` up to `tail` are full and the consumer's, the others are empty and the producer's, and each half
+//! moves only its own index, after its copy.
 #![expect(unsafe_code, reason = "slots are touched under the ownership that the two indices give")]
 
 use core::alloc::Layout;
@@ -30,12 +30,12 @@ pub fn channel<T: Send>(cap: Capacity) -> Result<(Producer<T>, Consumer<T>), Rin
     Ok(halves(geometry, Arena::on_heap(geometry)?, 0))
 }
 
-/// A ring with its slots in the caller's memory, of the size and alignment that [`arena_layout`] tells. The memory need
-/// not be initialised; the few bytes of the indices are on the heap.
+/// A ring with its slots in the caller's memory, of the size and alignment that [`arena_layout`] tells. The
+/// memory need not be initialised; the few bytes of the indices are on the heap.
 ///
 /// # Safety
-/// `arena` is valid for reads and writes of `len` bytes for as long as one of the halves lives, and nobody else reads or
-/// writes these bytes meanwhile. It stays the caller's to free, after both halves are dropped.
+/// `arena` is valid for reads and writes of `len` bytes for as long as one of the halves lives, and nobody
+/// else reads or writes these bytes meanwhile. It stays the caller's to free, after both halves are dropped.
 ///
 /// # Errors
 /// When the capacity is out of range or not of its kind, or the arena is too short or misaligned.
@@ -67,19 +67,18 @@ struct Shared<T> {
 }
 
 impl<T> Shared<T> {
-    /// Elements inside, as of now.
-    fn len(&self) -> u32 {
-        // ORDERING: S4 Acquire, pairs with S3: the tail read next is not older, so the difference cannot go below 0.
-        let head = self.head.load(Acquire);
-        self.tail.load(Relaxed).wrapping_sub(head)
+    /// Elements inside, for a half to ask: it knows its own index, and of the opposite one nothing older than
+    /// it has seen, so the difference stays within 0 and the capacity without any ordering.
+    fn len(&self) -> usize {
+        self.tail.load(Relaxed).wrapping_sub(self.head.load(Relaxed)) as usize
     }
 }
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
         let (head, tail) = (self.head.load(Relaxed), self.tail.load(Relaxed));
-        // SAFETY: both halves are gone (the Arc orders what they did before this), so just the slots between head and
-        // tail are full and nobody else touches them. The arena is dropped after this.
+        // SAFETY: both halves are gone (the Arc orders what they did before this), so just the slots between
+        // head and tail are full and nobody else touches them. The arena is dropped after this.
         unsafe { self.arena.slots().drop_range(head, tail) };
     }
 }
@@ -101,14 +100,15 @@ impl<T> Side<T> {
         self.seen.wrapping_add(self.lead).wrapping_sub(self.own)
     }
 
-    /// How many of `want` elements can be moved from `own` on, and how many more than that. Looks at the `opposite`
-    /// index only when what was seen of it does not suffice.
+    /// How many of `want` elements can be moved from `own` on, and how many more than that. Looks at the
+    /// `opposite` index only when what was seen of it does not suffice.
     #[inline(always)]
     fn claim(&mut self, opposite: &AtomicU32, want: usize, fit: Fit) -> (u32, Left) {
         let want = u32::try_from(want).unwrap_or(u32::MAX);
         if self.room() < want {
-            // ORDERING: S2 Acquire, pairs with S1, for the consumer: the elements before it are written. S4 Acquire,
-            // pairs with S3, for the producer: the slots before it are read and may be written again.
+            // ORDERING: S2 Acquire, pairs with S1, for the consumer: the elements before it are written. S4
+            // Acquire, pairs with S3, for the producer: the slots before it are read and may be written
+            // again.
             self.seen = opposite.load(Acquire);
         }
         let room = self.room();
@@ -120,8 +120,8 @@ impl<T> Side<T> {
     #[inline(always)]
     fn publish(&mut self, index: &AtomicU32, count: u32) {
         self.own = self.own.wrapping_add(count);
-        // ORDERING: S1 Release, pairs with S2, from the producer: the elements are written. S3 Release, pairs with S4,
-        // from the consumer: the slots are read.
+        // ORDERING: S1 Release, pairs with S2, from the producer: the elements are written. S3 Release, pairs
+        // with S4, from the consumer: the slots are read.
         index.store(self.own, Release);
     }
 }
@@ -156,9 +156,10 @@ macro_rules! counts {
                 self.side.capacity as usize
             }
 
-            /// How many elements are inside. The other half may have changed it by the time the caller reads it.
+            /// How many elements are inside. The other half may have changed it by the time the caller reads
+            /// it.
             pub fn len(&self) -> usize {
-                self.shared.len().min(self.side.capacity) as usize
+                self.shared.len()
             }
 
             /// Whether [`len`](Self::len) is 0.
@@ -219,8 +220,8 @@ impl<T: Send> Producer<T> {
         self.enqueue_slice(src, Fit::Burst)
     }
 
-    /// Moves all of `src` in and leaves it empty, or nothing (`None`) when it does not fit. Returns the free slots
-    /// left, at least.
+    /// Moves all of `src` in and leaves it empty, or nothing (`None`) when it does not fit. Returns the free
+    /// slots left, at least.
     #[inline]
     pub fn enqueue_bulk_from(&mut self, src: &mut Vec<T>) -> Option<Left> {
         let want = src.len();
@@ -228,8 +229,8 @@ impl<T: Send> Producer<T> {
         (count == want).then_some(left)
     }
 
-    /// Moves as many of `src` in as fit, from its front; the others move up. Returns how many, and the free slots left,
-    /// at least.
+    /// Moves as many of `src` in as fit, from its front; the others move up. Returns how many, and the free
+    /// slots left, at least.
     #[inline]
     pub fn enqueue_burst_from(&mut self, src: &mut Vec<T>) -> (usize, Left) {
         self.enqueue_vec(src, Fit::Burst)
@@ -254,8 +255,8 @@ impl<T: Send> Producer<T> {
         })
     }
 
-    /// Calls `copy` with the first of the slots that are empty and the producer's, and their count, from 1 to the
-    /// smaller of `want` and the capacity; then publishes them.
+    /// Calls `copy` with the first of the slots that are empty and the producer's, and their count, from 1 to
+    /// the smaller of `want` and the capacity; then publishes them.
     #[inline(always)]
     fn enqueue(&mut self, want: usize, fit: Fit, copy: impl FnOnce(Slots<T>, u32, usize)) -> (usize, Left) {
         let (count, left) = self.side.claim(&self.shared.head, want, fit);
@@ -274,13 +275,15 @@ impl<T: Send> Consumer<T> {
         if self.side.claim(&self.shared.tail, 1, Fit::Bulk).0 == 0 {
             return None;
         }
-        // SAFETY: the slot at `own` = head is full and the consumer's, as there is one; publishing gives it back as empty.
+        // SAFETY: the slot at `own` = head is full and the consumer's, as there is one; publishing gives it
+        // back as empty.
         let v = unsafe { self.side.slots.read(self.side.own) };
         self.side.publish(&self.shared.head, 1);
         Some(v)
     }
 
-    /// Fills all of `dst`, or nothing of it (`None`) when there are fewer elements. Returns the elements left, at least.
+    /// Fills all of `dst`, or nothing of it (`None`) when there are fewer elements. Returns the elements
+    /// left, at least.
     ///
     /// What was filled is initialised and the caller's to drop.
     #[inline]
@@ -289,7 +292,8 @@ impl<T: Send> Consumer<T> {
         (count == dst.len()).then_some(left)
     }
 
-    /// Fills `dst` from its front with as many elements as there are. Returns how many, and the elements left, at least.
+    /// Fills `dst` from its front with as many elements as there are. Returns how many, and the elements
+    /// left, at least.
     ///
     /// What was filled is initialised and the caller's to drop.
     #[inline]
@@ -297,8 +301,8 @@ impl<T: Send> Consumer<T> {
         self.dequeue_slice(dst, Fit::Burst)
     }
 
-    /// Appends `count` elements to `dst`, or nothing (`None`) when there are fewer, or when they exceed `dst`'s spare
-    /// capacity: it never allocates. Returns the elements left, at least.
+    /// Appends `count` elements to `dst`, or nothing (`None`) when there are fewer, or when they exceed
+    /// `dst`'s spare capacity: it never allocates. Returns the elements left, at least.
     #[inline]
     pub fn dequeue_bulk_into(&mut self, dst: &mut Vec<T>, count: usize) -> Option<Left> {
         if count > dst.capacity() - dst.len() {
@@ -308,8 +312,8 @@ impl<T: Send> Consumer<T> {
         (taken == count).then_some(left)
     }
 
-    /// Appends up to `max` elements to `dst`, within its spare capacity: it never allocates. Returns how many, and the
-    /// elements left, at least.
+    /// Appends up to `max` elements to `dst`, within its spare capacity: it never allocates. Returns how
+    /// many, and the elements left, at least.
     #[inline]
     pub fn dequeue_burst_into(&mut self, dst: &mut Vec<T>, max: usize) -> (usize, Left) {
         let max = max.min(dst.capacity() - dst.len());
@@ -319,8 +323,8 @@ impl<T: Send> Consumer<T> {
     #[inline(always)]
     fn dequeue_slice(&mut self, dst: &mut [MaybeUninit<T>], fit: Fit) -> (usize, Left) {
         self.dequeue(dst.len(), fit, |slots, first, count| {
-            // SAFETY: `dequeue` gives `count` full slots from `first` on, at most `dst.len()`, to be taken once. The
-            // arena is the ring's alone, so `dst` is elsewhere.
+            // SAFETY: `dequeue` gives `count` full slots from `first` on, at most `dst.len()`, to be taken
+            // once. The arena is the ring's alone, so `dst` is elsewhere.
             unsafe { slots.copy_out(first, dst.as_mut_ptr().cast::<T>(), count) }
         })
     }
@@ -335,8 +339,8 @@ impl<T: Send> Consumer<T> {
         })
     }
 
-    /// Calls `copy` with the first of the slots that are full and the consumer's, and their count, from 1 to the smaller
-    /// of `want` and the capacity; then gives them back as empty.
+    /// Calls `copy` with the first of the slots that are full and the consumer's, and their count, from 1 to
+    /// the smaller of `want` and the capacity; then gives them back as empty.
     #[inline(always)]
     fn dequeue(&mut self, want: usize, fit: Fit, copy: impl FnOnce(Slots<T>, u32, usize)) -> (usize, Left) {
         let (count, left) = self.side.claim(&self.shared.tail, want, fit);

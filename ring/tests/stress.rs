@@ -8,7 +8,7 @@ use std::thread;
 use ring::{Capacity, Mpmc, spsc};
 
 /// Elements per producer.
-const EACH: u64 = if cfg!(miri) { 200 } else { 100_000 };
+const EACH: u64 = if cfg!(miri) { 200 } else { 20_000 };
 const PRODUCERS: u64 = 2;
 const CONSUMERS: usize = 2;
 
