@@ -81,7 +81,7 @@ impl Port for VhostUserPort {
             let rx_counters = Arc::clone(&self.counters.rx[pair]);
             let tx_counters = Arc::clone(&self.counters.tx[pair]);
             let rx = GuestTx::new(guest_tx, env, rx_counters, Arc::clone(&self.announce));
-            let tx = GuestRx::new(guest_rx, env, tx_counters);
+            let tx = GuestRx::new(guest_rx, tx_counters);
             queues.rx.push(Box::new(rx) as Box<dyn RxQueue>);
             queues.tx.push(Box::new(tx) as Box<dyn TxQueue>);
         }

@@ -12,5 +12,4 @@ mod table;
 
 pub(crate) use address::{FrontendVa, Gpa};
 pub(crate) use error::MemoryError;
-pub(crate) use file::Seal;
 pub(crate) use table::{GuestMemory, MAX_REGIONS, RegionRequest, RegionView, Window};

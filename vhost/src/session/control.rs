@@ -236,9 +236,6 @@ impl Control {
     }
 
     fn closed(&mut self, closed: &Closed) {
-        if let Closed::Malformed(e) = closed {
-            lock(&self.session).note("message", e.name(), e);
-        }
         self.disconnect(closed.name(), closed);
     }
 

@@ -120,9 +120,12 @@ impl Session {
 
     /// A front end is there.
     pub(crate) fn begin(&mut self, peer: Peer) {
-        tracing::info!(port = self.offer.name, pid = peer.pid, uid = peer.uid, "front end connected");
-        self.peer = Some(peer);
         self.count("sessions");
+        if let Some(suppressed) = self.log.allow(Instant::now()) {
+            let Peer { pid, uid } = peer;
+            tracing::info!(port = self.offer.name, suppressed, pid, uid, "front end connected");
+        }
+        self.peer = Some(peer);
     }
 
     /// The front end is gone: stops everything and forgets everything, its memory above all.
