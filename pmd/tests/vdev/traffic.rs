@@ -18,7 +18,6 @@ use crate::namespace::Namespace;
 pub(crate) struct Seen {
     pub(crate) packets: u64,
     pub(crate) to_be_cut: u64,
-    pub(crate) tagged: u64,
 }
 
 /// Opens two ports and sends `megabytes` of TCP each way between two namespaces through them. Whatever `accepted` does
@@ -81,7 +80,6 @@ fn pass(rx: &mut dyn RxQueue, tx: &mut dyn TxQueue, accepted: OffloadSet, seen: 
     for mbuf in burst.drain() {
         seen.packets += 1;
         seen.to_be_cut += u64::from(mbuf.offload().gso != GsoKind::None);
-        seen.tagged += u64::from(mbuf.data()[12..14] == [0x81, 0]);
         let mut out = Burst::new();
         match adapt(mbuf, accepted).unwrap() {
             Adapted::One(mbuf) => {

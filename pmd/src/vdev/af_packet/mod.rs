@@ -72,8 +72,9 @@ impl AfPacketPort {
         let interface = Interface::new(&config.interface).map_err(no_socket)?;
         let index =
             interface.index().map_err(|e| interface.error("find (`ip link` lists those there are)", e))?;
-        let fds = sockets(index, config.queues).map_err(|e| interface.error(refused(&e), e))?;
+        // Before the sockets: one that is bound to an interface that is down has an error waiting.
         interface.bring_up()?;
+        let fds = sockets(index, config.queues).map_err(|e| interface.error(refused(&e), e))?;
         Ok(Self {
             owner: Owner::new(),
             counters: PortCounters::new(config.queues, config.queues),

@@ -26,7 +26,7 @@ impl AfPacketTx {
 
     /// Sends all of `ready` that the kernel has room for; drops and counts what it refuses; the rest stays.
     fn send_all(&self, ready: &mut Burst<'static>) {
-        let (mut packets, mut bytes) = (0, 0);
+        let (mut packets, mut bytes, mut told_down) = (0, 0, false);
         while !ready.is_empty() {
             match send(self.fd.as_fd(), ready, &headers(ready)) {
                 Ok(n) => {
@@ -36,6 +36,8 @@ impl AfPacketTx {
                 }
                 Err(e) => match reason(e) {
                     DropReason::TxFull => break,
+                    // A socket tells once that its interface was down, even when it is up again.
+                    DropReason::TxNotReady if !told_down => told_down = true,
                     DropReason::TxNotReady => {
                         drop_all(ready, &self.counters, DropReason::TxNotReady);
                     }
