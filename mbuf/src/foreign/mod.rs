@@ -1,5 +1,11 @@
-//! Memory that others write, and may take away: the one copy routine, and what happens when a page is gone.
+//! Memory that others write, and may take away: the one copy routine, mappings of other people's files, and what happens
+//! when a page of theirs is gone.
 
 mod copy;
+mod mapping;
+mod registry;
+mod sigbus;
 
 pub use copy::{copy, load_u16_acquire, load_u64};
+pub use mapping::{ForeignError, ForeignMapping, seal_size};
+pub use registry::Watch;

@@ -1,0 +1,186 @@
+//! Which address ranges may lose their pages, in a form that a signal handler can read.
+//!
+//! Writers (control path) take a lock; the reader is the SIGBUS handler, which may have interrupted one of them, so each
+//! slot is a seqlock that it reads once, without waiting: a slot that is changing just now cannot be the one that is
+//! faulting, because a range is registered before anybody touches it and taken out after everybody has stopped.
+
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Most ranges at a time. A vhost-user memory table has at most 509 regions, most have one to four.
+pub(crate) const MAX_RANGES: usize = 4096;
+
+/// Whether memory of one owner (all mappings of one guest, say) has lost a page. Clones watch the same owner.
+#[derive(Clone, Debug, Default)]
+pub struct Watch(Arc<AtomicBool>);
+
+impl Watch {
+    /// Nothing lost yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether a page was lost. Ask after the last read of a burst and before anything made of it is published: if this
+    /// says no, none of these reads met a replaced page. One load on x86.
+    #[inline]
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        // ORDERING: G2 Acquire fence, pairs with G1: a read that met a replaced page came after the flag was set, and this
+        // keeps the flag's load after the read.
+        fence(Ordering::Acquire);
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How to replace what is lost of a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    /// Pages can be replaced in units of this (a power of two): a hugepage cannot be replaced in part.
+    pub(crate) page: usize,
+    pub(crate) writable: bool,
+}
+
+struct Slot {
+    /// Odd while the rest is changed.
+    version: AtomicU32,
+    start: AtomicUsize,
+    /// Equal to `start` if the slot is free.
+    end: AtomicUsize,
+    page: AtomicUsize,
+    writable: AtomicBool,
+    gone: AtomicPtr<AtomicBool>,
+}
+
+static SLOTS: [Slot; MAX_RANGES] = [const { Slot::free() }; MAX_RANGES];
+/// Slots from here on were never used.
+static USED: AtomicUsize = AtomicUsize::new(0);
+static WRITER: Mutex<()> = Mutex::new(());
+
+impl Slot {
+    const fn free() -> Self {
+        Self {
+            version: AtomicU32::new(0),
+            start: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+            page: AtomicUsize::new(0),
+            writable: AtomicBool::new(false),
+            gone: AtomicPtr::new(core::ptr::null_mut()),
+        }
+    }
+
+    /// Under `WRITER`.
+    fn set(&self, range: Range, gone: *mut AtomicBool) {
+        let version = self.version.load(Ordering::Relaxed);
+        self.version.store(version.wrapping_add(1), Ordering::Relaxed);
+        // ORDERING: Q1 Release fence, pairs with Q4: who reads a new field reads the odd version too.
+        fence(Ordering::Release);
+        self.start.store(range.start, Ordering::Relaxed);
+        self.end.store(range.end, Ordering::Relaxed);
+        self.page.store(range.page, Ordering::Relaxed);
+        self.writable.store(range.writable, Ordering::Relaxed);
+        self.gone.store(gone, Ordering::Relaxed);
+        // ORDERING: Q2 Release, pairs with Q3: who reads this version reads these fields or newer ones.
+        self.version.store(version.wrapping_add(2), Ordering::Release);
+    }
+
+    /// The slot's content, if it holds `address` and is not being changed.
+    fn holding(&self, address: usize) -> Option<(Range, *mut AtomicBool)> {
+        // ORDERING: Q3 Acquire, pairs with Q2.
+        let version = self.version.load(Ordering::Acquire);
+        let range = Range {
+            start: self.start.load(Ordering::Relaxed),
+            end: self.end.load(Ordering::Relaxed),
+            page: self.page.load(Ordering::Relaxed),
+            writable: self.writable.load(Ordering::Relaxed),
+        };
+        let gone = self.gone.load(Ordering::Relaxed);
+        // ORDERING: Q4 Acquire fence, pairs with Q1: if a field was of a later version, the version now differs.
+        fence(Ordering::Acquire);
+        let whole = version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version;
+        (whole && (range.start..range.end).contains(&address)).then_some((range, gone))
+    }
+}
+
+/// The range that `address` lies in, and its flag. Async-signal-safe: loads only, a bounded number of them.
+pub(crate) fn find(address: usize) -> Option<(Range, *mut AtomicBool)> {
+    SLOTS[..USED.load(Ordering::Relaxed)].iter().find_map(|slot| slot.holding(address))
+}
+
+/// A range's place in the registry, until drop.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    slot: usize,
+    /// Keeps the flag alive that the slot points to.
+    watch: Watch,
+}
+
+impl Registration {
+    /// Enters a range; `None` if there is no place left.
+    pub(crate) fn new(range: Range, watch: &Watch) -> Option<Self> {
+        debug_assert!(range.start < range.end && range.page.is_power_of_two());
+        debug_assert!((range.start | range.end).is_multiple_of(range.page), "whole pages");
+        let _writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = |s: &Slot| s.start.load(Ordering::Relaxed) == s.end.load(Ordering::Relaxed);
+        let slot = SLOTS.iter().position(free)?;
+        SLOTS[slot].set(range, Arc::as_ptr(&watch.0).cast_mut());
+        USED.fetch_max(slot + 1, Ordering::Relaxed);
+        Some(Self { slot, watch: watch.clone() })
+    }
+
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let _writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner);
+        SLOTS[self.slot].set(Range { start: 0, end: 0, page: 1, writable: false }, core::ptr::null_mut());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Addresses that no mapping of this test program has: the zero page and what follows.
+    const LOW: usize = 0x1000;
+
+    #[test]
+    fn finds_what_is_in_and_only_that() {
+        let range = Range { start: LOW, end: LOW + 0x2000, page: 0x1000, writable: true };
+        let watch = Watch::new();
+        let entry = Registration::new(range, &watch).unwrap();
+        assert_eq!(find(LOW).map(|(r, _)| r), Some(range));
+        assert_eq!(find(LOW + 0x1fff).map(|(_, gone)| gone.cast_const()), Some(Arc::as_ptr(&watch.0)));
+        assert!(find(LOW - 1).is_none() && find(LOW + 0x2000).is_none());
+        drop(entry);
+        assert!(find(LOW).is_none());
+    }
+
+    #[test]
+    fn a_slot_is_never_read_half_old_half_new() {
+        let (a, b) = (0x10_0000..0x10_1000, 0x20_0000..0x20_1000);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let watch = Watch::new();
+                for r in [&a, &b].into_iter().cycle().take(20_000) {
+                    let range = Range { start: r.start, end: r.end, page: 0x1000, writable: false };
+                    drop(Registration::new(range, &watch).unwrap());
+                }
+                stop.store(true, Ordering::Relaxed);
+            });
+            while !stop.load(Ordering::Relaxed) {
+                // Between the two ranges: a mix of a's start and b's end would hold it.
+                assert!(find(0x18_0000).is_none());
+                if let Some((r, _)) = find(0x20_0800) {
+                    assert_eq!((r.start, r.end), (b.start, b.end));
+                }
+            }
+        });
+    }
+}
