@@ -1,2 +1,47 @@
-//! The `polder` binary.
-fn main() {}
+//! The `polder` binary: a poll-mode virtual switch, and the command line that talks to it.
+//!
+//! [`cli`] says what can be asked for. `polder run` gathers [`settings`], and [`daemon`] joins ports and switch and serves
+//! the [`control`] socket. Most other commands are clients of that socket ([`ask`]) and print a [`report`].
+//! [`demo`] has the whole in one process, guests included.
+
+mod ask;
+mod cli;
+mod control;
+mod daemon;
+mod demo;
+mod doctor;
+mod failure;
+mod report;
+mod settings;
+
+use std::process::ExitCode;
+
+use tracing::level_filters::LevelFilter;
+
+use cli::{Cli, Command};
+use failure::Failure;
+
+fn main() -> ExitCode {
+    route().unwrap_or_else(|failure| {
+        eprintln!("polder: {failure}");
+        failure.status()
+    })
+}
+
+fn route() -> Result<ExitCode, Failure> {
+    let Some(cli) = Cli::read(std::env::args_os())? else { return Ok(ExitCode::SUCCESS) };
+    log_to_stderr(cli.global.log);
+    let control = cli.global.control;
+    match cli.command {
+        Command::Run(args) => daemon::run(&settings::Settings::gather(args, control)?),
+        Command::Demo(args) => demo::run(&args),
+        Command::Port(command) => ask::port(command, control),
+        Command::Fdb(command) => ask::fdb(&command, control),
+        Command::Stats(args) => ask::stats(&args, control),
+        Command::Doctor(args) => doctor::run(&args, control),
+    }
+}
+
+fn log_to_stderr(level: LevelFilter) {
+    tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(std::io::stderr).init();
+}

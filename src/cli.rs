@@ -1,0 +1,225 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
+
+use crate::failure::Failure;
+use crate::settings::{CpuList, Hugepages, MemorySize, PortName, PortSetting};
+
+/// A poll-mode virtual switch and vhost-user backend.
+#[derive(Debug, Parser)]
+#[command(name = "polder", version, arg_required_else_help = false, subcommand_required = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The daemon's control socket [default: /run/polder/control.sock for root, else
+    /// $XDG_RUNTIME_DIR/polder/control.sock, else /tmp/polder-UID/control.sock]
+    #[arg(long, global = true, value_name = "PATH", env = "POLDER_CONTROL", hide_env_values = true)]
+    pub(crate) control: Option<PathBuf>,
+    /// What to write to standard error: off, error, warn, info, debug or trace
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "POLDER_LOG",
+        default_value = "warn",
+        hide_env_values = true
+    )]
+    pub(crate) log: LevelFilter,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the switch in the foreground until SIGTERM or SIGINT
+    Run(RunArgs),
+    /// Show the switch at work between two embedded virtio guests; needs nothing installed
+    Demo(DemoArgs),
+    /// Look at and change the ports of a running switch
+    #[command(subcommand)]
+    Port(PortCommand),
+    /// Look at and flush the forwarding table of a running switch
+    #[command(subcommand)]
+    Fdb(FdbCommand),
+    /// Counters of a running switch
+    Stats(StatsArgs),
+    /// Look at what this machine offers, and say how to mend what it lacks
+    Doctor(DoctorArgs),
+}
+
+/// `polder run`
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Configuration file (TOML); the other options take precedence over it
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// A port, for example vm1=vhost-user:/run/vm1.sock,queues=2; repeatable. It replaces the file's port of that name
+    #[arg(long = "port", value_name = "NAME=SPEC")]
+    pub(crate) ports: Vec<PortSetting>,
+    /// CPUs to poll on, one lcore each, for example 0,2-3 [default: one lcore on one CPU]
+    #[arg(long, value_name = "LIST")]
+    pub(crate) lcores: Option<CpuList>,
+    /// Packet memory, for example 64M [default: 64M]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<MemorySize>,
+    /// Pages for it: auto, 1g, 2m or off [default: auto]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) hugepages: Option<Hugepages>,
+}
+
+/// `polder demo`
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// How long to run
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) seconds: u32,
+    /// Frame length without FCS
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(60..=1514))]
+    pub(crate) size: u32,
+    /// One JSON object at the end instead of the table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `polder port`
+#[derive(Debug, Subcommand)]
+pub(crate) enum PortCommand {
+    /// All ports
+    List {
+        /// JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add a port
+    Add {
+        /// Its name and what it is, for example vm1=vhost-user:/run/vm1.sock
+        #[arg(value_name = "NAME=SPEC")]
+        port: PortSetting,
+    },
+    /// Remove a port
+    Del {
+        /// Its name
+        name: PortName,
+    },
+    /// One port with all its counters
+    Show {
+        /// Its name
+        name: PortName,
+        /// JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `polder fdb`
+#[derive(Debug, Subcommand)]
+pub(crate) enum FdbCommand {
+    /// All addresses known, and the ports they are behind
+    List {
+        /// JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget what was learned
+    Flush,
+}
+
+/// `polder stats`
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Again each second, with rates, until interrupted
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+/// `polder doctor`
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Cli {
+    /// Reads the command line. Prints help or the version and returns `None` if that was asked for.
+    pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Option<Self>, Failure> {
+        match Self::try_parse_from(args) {
+            Ok(cli) => Ok(Some(cli)),
+            Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+                // A reader that went away wants no help.
+                let _ = e.print();
+                Ok(None)
+            }
+            Err(e) => Err(Failure::usage(in_one_line(&e))),
+        }
+    }
+}
+
+/// What is wrong and where help is, of clap's several paragraphs.
+fn in_one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let paragraphs: Vec<&str> = text.split("\n\n").map(str::trim).collect();
+    let what = paragraphs.first().map_or("bad arguments", |p| p.trim_start_matches("error: "));
+    let tip = paragraphs.iter().find_map(|p| p.strip_prefix("tip: ")).map(|t| format!("; {t}"));
+    let usage = paragraphs.iter().find_map(|p| p.strip_prefix("Usage: ")).map(|u| format!("; usage: {u}"));
+    format!("{what}{}", tip.or(usage).unwrap_or_else(|| "; see 'polder help'".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Option<Cli>, Failure> {
+        Cli::read(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn definition_is_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_run() {
+        let line =
+            "polder run --port a=null --port b=null --lcores 0 --control /tmp/c --memory 32M --hugepages off";
+        let cli = read(line).unwrap().unwrap();
+        let Command::Run(args) = cli.command else { panic!("not run") };
+        assert_eq!(args.ports.len(), 2);
+        assert_eq!(args.lcores.unwrap().cpus(), [0]);
+        assert_eq!(cli.global.control.unwrap(), PathBuf::from("/tmp/c"));
+    }
+
+    #[test]
+    fn errors_are_one_line_with_a_way_out() {
+        for line in [
+            "polder",
+            "polder fly",
+            "polder run --prot a=null",
+            "polder port add",
+            "polder run --port a",
+            "polder stats x",
+        ] {
+            let failure = read(line).unwrap_err();
+            let text = failure.to_string();
+            assert!(matches!(failure, Failure::Usage(_)), "{line}");
+            assert!(
+                text.contains("; ") && !text.contains("error:") && !text.contains('\n'),
+                "{line}: {text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The control plane: which ports there are, and how they come and go.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use mbuf::Mempool;
+use pmd::{Port, PortError, QueueEnv};
+use vswitch::{FdbConfig, IdlePolicy, LcoreConfig, PortId, Switch, SwitchConfig, SwitchError};
+
+use super::make::make;
+use crate::failure::Failure;
+use crate::settings::{Poll, PortName, PortSetting, PortSpec, Settings, SwitchSetting};
+
+/// A switch and its ports.
+pub(crate) struct Plane {
+    /// Held while lcores are waited for, which has a limit.
+    switch: Mutex<Switch>,
+    pool: &'static Mempool,
+    /// Taken before `switch` where both are needed; never taken while `switch` is held.
+    ports: Mutex<BTreeMap<PortName, Entry>>,
+    /// Held by whoever adds or removes a port: one at a time.
+    changing: Mutex<()>,
+    started: Instant,
+}
+
+/// A port that is attached.
+pub(super) struct Entry {
+    pub(super) id: PortId,
+    pub(super) spec: PortSpec,
+    pub(super) port: Box<dyn Port>,
+}
+
+/// Why a port could not be added or removed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlaneError {
+    #[error("there is no port {0}; 'polder port list' tells which there are")]
+    NoSuchPort(PortName),
+    #[error("there is a port {0} already; remove it first, or choose another name")]
+    PortExists(PortName),
+    #[error("port {name} ({spec}): {source}")]
+    Port { name: PortName, spec: PortSpec, source: PortError },
+    #[error("port {name}: {source}")]
+    Switch { name: PortName, source: SwitchError },
+}
+
+impl PlaneError {
+    /// The same for whoever started the program.
+    pub(crate) fn into_failure(self) -> Failure {
+        match self {
+            Self::Port { source: PortError::Spec(_), .. } => Failure::usage(self),
+            _ => Failure::runtime(self),
+        }
+    }
+}
+
+impl Plane {
+    /// Starts the lcores. There are no ports yet.
+    pub(crate) fn start(settings: &Settings, pool: &'static Mempool) -> Result<Self, Failure> {
+        let lcores =
+            settings.cpus.iter().enumerate().map(|(id, cpu)| LcoreConfig { id, cpu: Some(*cpu) }).collect();
+        let (fdb, idle) = (fdb_config(settings.switch), idle_policy(settings.switch));
+        let config = SwitchConfig { lcores, fdb, idle, ..SwitchConfig::default() };
+        let switch = Switch::start(config).map_err(|e| match e {
+            SwitchError::Fdb { .. } | SwitchError::CpuNotAllowed { .. } => Failure::usage(e),
+            _ => Failure::runtime(e),
+        })?;
+        Ok(Self {
+            switch: Mutex::new(switch),
+            pool,
+            ports: Mutex::default(),
+            changing: Mutex::default(),
+            started: Instant::now(),
+        })
+    }
+
+    /// The switch. Not to be held for long.
+    pub(crate) fn switch(&self) -> MutexGuard<'_, Switch> {
+        self.switch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The packet memory.
+    pub(crate) fn pool(&self) -> &'static Mempool {
+        self.pool
+    }
+
+    /// How long it has been there.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The ports as they are now. Not to be held for long.
+    pub(super) fn ports(&self) -> MutexGuard<'_, BTreeMap<PortName, Entry>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a port and attaches it: all or nothing.
+    pub(crate) fn add(&self, setting: &PortSetting) -> Result<(), PlaneError> {
+        let PortSetting { name, spec } = setting;
+        let _alone = self.change();
+        if self.ports().contains_key(name) {
+            return Err(PlaneError::PortExists(name.clone()));
+        }
+        let failed = |source| PlaneError::Port { name: name.clone(), spec: spec.clone(), source };
+        let refused = |source| PlaneError::Switch { name: name.clone(), source };
+        let mut port = make(spec).map_err(failed)?;
+        let id = self.switch().reserve_port(&name.to_string()).map_err(refused)?;
+        let attached = port
+            .open(QueueEnv { pool: self.pool, port: id.number() })
+            .map_err(failed)
+            .and_then(|queues| self.switch().attach(id, queues, port.counters()).map_err(refused));
+        if let Err(error) = attached {
+            self.give_back(name, id);
+            return Err(error);
+        }
+        self.ports().insert(name.clone(), Entry { id, spec: spec.clone(), port });
+        Ok(())
+    }
+
+    /// Frees the number of a port that came to nothing.
+    fn give_back(&self, name: &PortName, id: PortId) {
+        let removed = self.switch().remove_port(id);
+        if let Err(error) = removed {
+            tracing::warn!(%name, %error, "the number of a port that was not added stays taken");
+        }
+    }
+
+    /// Detaches a port and ends it. If an lcore does not let go of it in time, it stays, and this can be tried again.
+    pub(crate) fn remove(&self, name: &PortName) -> Result<(), PlaneError> {
+        let _alone = self.change();
+        let id = self.ports().get(name).map(|e| e.id).ok_or_else(|| PlaneError::NoSuchPort(name.clone()))?;
+        let home = self.switch().remove_port(id);
+        let queues = home.map_err(|source| PlaneError::Switch { name: name.clone(), source })?;
+        let ended = self.ports().remove(name);
+        // Its own threads are waited for here, with no lock on the table.
+        drop((queues, ended));
+        Ok(())
+    }
+
+    /// Removes all ports, as far as they let themselves be removed.
+    pub(crate) fn remove_all(&self) {
+        let names: Vec<_> = self.ports().keys().cloned().collect();
+        for name in names {
+            if let Err(error) = self.remove(&name) {
+                // An lcore does not let go: it would not for the others either.
+                tracing::error!(%error, "not all ports were removed");
+                return;
+            }
+        }
+    }
+}
+
+fn idle_policy(setting: SwitchSetting) -> IdlePolicy {
+    match setting.poll {
+        Poll::Adaptive => IdlePolicy::Nap,
+        Poll::Always => IdlePolicy::Spin,
+    }
+}
+
+fn fdb_config(setting: SwitchSetting) -> FdbConfig {
+    let default = FdbConfig::default();
+    FdbConfig {
+        capacity: setting.mac_table.map_or(default.capacity, |n| n as usize),
+        age: setting.mac_ageing_s.map_or(default.age, |s| Duration::from_secs(s.into())),
+        port_quota: setting.mac_quota.map(|n| n as usize).or(default.port_quota),
+        ..default
+    }
+}

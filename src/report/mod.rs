@@ -1,0 +1,13 @@
+//! What a running switch says of itself: the shapes that go over the control socket, and the tables made of them.
+
+mod fdb;
+mod port;
+mod rates;
+mod stats;
+mod table;
+
+pub(crate) use fdb::{FdbEntry, fdb_table};
+pub(crate) use port::{PortShow, port_show, port_table};
+pub(crate) use rates::rates_table;
+pub(crate) use stats::{FdbStats, LcoreStats, PoolStats, PortStats, QueueStats, Stats, stats_table};
+pub(crate) use table::Table;

@@ -1,0 +1,9 @@
+//! The command line from outside: what `polder` prints, and how it ends. Needs no root, no hugepages, no guest.
+
+mod arguments;
+mod configuration;
+mod control_socket;
+mod daemon;
+mod demo;
+mod ports;
+mod run;
