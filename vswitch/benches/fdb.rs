@@ -1,0 +1,3 @@
+//! Benchmark of the switch by itself (to come).
+
+fn main() {}

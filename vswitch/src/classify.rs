@@ -1,0 +1,214 @@
+//! Pass one: read each packet's addresses, learn who sent it, look up where it goes.
+
+use mbuf::{MAX_BURST, Mbuf};
+use pmd::DropReason;
+
+use crate::fdb::{Fdb, Learn, key_of};
+use crate::stats::LearnTally;
+use crate::verdict::Verdict;
+use crate::{Mac, PortId};
+
+/// No packet's address: beyond the bits that a key has.
+const NOBODY: u64 = u64::MAX;
+/// Stands for the destination of a frame that is too short to have one. A group's, so that nobody looks it up.
+const TOO_SHORT: u64 = 1 << 63 | 1;
+/// 01-80-C2-00-00-00, the first of the reserved group addresses.
+const RESERVED_GROUP: Mac = Mac([0x01, 0x80, 0xc2, 0, 0, 0]);
+
+/// What a receive half remembers from its last packet. Most bursts are of one flow, and then this is all that is read.
+#[derive(Debug)]
+pub(crate) struct Memo {
+    epoch: u64,
+    now_s: u32,
+    src: u64,
+    dst: u64,
+    verdict: Verdict,
+}
+
+impl Default for Memo {
+    fn default() -> Self {
+        Self { epoch: u64::MAX, now_s: 0, src: NOBODY, dst: NOBODY, verdict: Verdict::FLOOD }
+    }
+}
+
+impl Memo {
+    /// Forgets what may no longer be so: entries changed, or ages want to be set to 0 again.
+    #[inline(always)]
+    fn renew(&mut self, epoch: u64, now_s: u32) {
+        if self.epoch != epoch || self.now_s != now_s {
+            *self = Self { epoch, now_s, ..Self::default() };
+        }
+    }
+}
+
+/// The verdicts on a burst.
+#[derive(Debug)]
+pub(crate) enum Verdicts {
+    /// One for all.
+    Same(Verdict),
+    /// One each.
+    Each([Verdict; MAX_BURST]),
+}
+
+/// Who looks, and at what time.
+pub(crate) struct Classifier<'c> {
+    pub(crate) fdb: &'c Fdb,
+    pub(crate) tally: &'c LearnTally,
+    pub(crate) port: PortId,
+    pub(crate) now_s: u32,
+}
+
+/// The addresses of a burst, and a bit for each one that is not the one before.
+struct Addresses {
+    dst: [u64; MAX_BURST],
+    src: [u64; MAX_BURST],
+    new_dst: u32,
+    new_src: u32,
+}
+
+/// Destination and source as words. Two unaligned loads.
+#[inline(always)]
+fn addresses(frame: &[u8]) -> (u64, u64) {
+    let Some(&[d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1]) = frame.first_chunk() else {
+        return (TOO_SHORT, 0);
+    };
+    let dst = u64::from_le_bytes([d0, d1, d2, d3, d4, d5, s0, s1]);
+    let src = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, t0, t1]);
+    (key_of(dst, 0), key_of(src, 0))
+}
+
+/// The verdict on a group's address: reserved ones are not forwarded (IEEE 802.1Q-2022 8.6.3).
+#[cold]
+fn group_verdict(dst: u64) -> Verdict {
+    if dst == TOO_SHORT {
+        Verdict::drop(DropReason::RxTooShort)
+    } else if dst & !(0xf << 40) == RESERVED_GROUP.to_word() {
+        Verdict::drop(DropReason::ReservedGroup)
+    } else {
+        Verdict::FLOOD
+    }
+}
+
+#[inline(always)]
+fn is_group(key: u64) -> bool {
+    key & 1 == 1
+}
+
+/// The places of the set bits.
+#[inline(always)]
+fn bits(mut set: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let at = set.trailing_zeros() as usize;
+        set &= set.wrapping_sub(1);
+        (at < MAX_BURST).then_some(at)
+    })
+}
+
+impl Classifier<'_> {
+    /// Learns the senders of a burst and says where its packets go.
+    #[inline(always)]
+    pub(crate) fn classify(&self, burst: &[Mbuf<'_>], memo: &mut Memo) -> Verdicts {
+        memo.renew(self.fdb.epoch(), self.now_s);
+        let mut seen = Addresses { dst: [0; MAX_BURST], src: [0; MAX_BURST], new_dst: 0, new_src: 0 };
+        for (at, mbuf) in burst.iter().enumerate().take(MAX_BURST) {
+            let (dst, src) = addresses(mbuf.data());
+            (seen.dst[at], seen.src[at]) = (dst, src);
+            seen.new_dst |= u32::from(dst != memo.dst) << at;
+            seen.new_src |= u32::from(src != memo.src) << at;
+        }
+        if seen.new_dst | seen.new_src == 0 {
+            return Verdicts::Same(memo.verdict);
+        }
+        self.look_up_all(&seen, burst.len(), memo)
+    }
+
+    #[inline(never)]
+    fn look_up_all(&self, seen: &Addresses, count: usize, memo: &mut Memo) -> Verdicts {
+        if seen.new_src != 0 {
+            self.learn_all(seen, memo);
+        }
+        if seen.new_dst == 0 {
+            return Verdicts::Same(memo.verdict);
+        }
+        let mut verdicts = [memo.verdict; MAX_BURST];
+        let hashes = self.hash_all(&seen.dst, seen.new_dst);
+        for at in bits(seen.new_dst) {
+            verdicts[at] = self.verdict(seen.dst[at], hashes[at]);
+        }
+        (memo.dst, memo.verdict) = (seen.dst[count - 1], verdicts[count - 1]);
+        if verdicts[..count].iter().all(|v| *v == memo.verdict) {
+            return Verdicts::Same(memo.verdict);
+        }
+        Verdicts::Each(verdicts)
+    }
+
+    /// Hashes first and reads the table's lines after: the loads of a burst overlap.
+    #[inline(always)]
+    fn hash_all(&self, keys: &[u64; MAX_BURST], which: u32) -> [u64; MAX_BURST] {
+        let mut hashes = [0; MAX_BURST];
+        for at in bits(which) {
+            hashes[at] = self.fdb.hash(keys[at]);
+        }
+        hashes
+    }
+
+    #[inline(always)]
+    fn learn_all(&self, seen: &Addresses, memo: &mut Memo) {
+        let hashes = self.hash_all(&seen.src, seen.new_src);
+        for at in bits(seen.new_src) {
+            let src = seen.src[at];
+            if is_group(src) || src == 0 {
+                continue;
+            }
+            match self.fdb.learn_key(src, hashes[at], self.port, self.now_s) {
+                Learn::Known => memo.src = src,
+                other => self.tally.count(other),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn verdict(&self, dst: u64, hash: u64) -> Verdict {
+        if is_group(dst) {
+            return group_verdict(dst);
+        }
+        match self.fdb.port_of(dst, hash) {
+            Some(port) if port.number() == self.port.number() => Verdict::drop(DropReason::SamePort),
+            Some(port) => Verdict::port(port.number()),
+            None => Verdict::FLOOD,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_they_lie() {
+        let mut frame = [0xaau8; 20];
+        frame[..6].copy_from_slice(&[1, 2, 3, 4, 5, 6]);
+        frame[6..12].copy_from_slice(&[0x52, 0x54, 0, 0, 0, 9]);
+        let (dst, src) = addresses(&frame);
+        assert_eq!(Mac::from_word(dst), Mac([1, 2, 3, 4, 5, 6]));
+        assert_eq!(Mac::from_word(src), Mac([0x52, 0x54, 0, 0, 0, 9]));
+        assert_eq!(addresses(&frame[..13]), (TOO_SHORT, 0));
+    }
+
+    #[test]
+    fn sixteen_groups_are_reserved() {
+        for last in 0..=255u8 {
+            let verdict = group_verdict(Mac([0x01, 0x80, 0xc2, 0, 0, last]).to_word());
+            let reserved = Verdict::drop(DropReason::ReservedGroup);
+            assert_eq!(verdict, if last < 16 { reserved } else { Verdict::FLOOD });
+        }
+        assert_eq!(group_verdict(Mac::BROADCAST.to_word()), Verdict::FLOOD);
+        assert_eq!(group_verdict(TOO_SHORT), Verdict::drop(DropReason::RxTooShort));
+    }
+
+    #[test]
+    fn bits_are_walked_in_order() {
+        assert_eq!(bits(0b1010_0001 | 1 << 31).collect::<Vec<_>>(), [0, 5, 7, 31]);
+        assert_eq!(bits(0).count(), 0);
+    }
+}

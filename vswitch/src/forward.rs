@@ -1,0 +1,218 @@
+//! Pass two: sort the burst by output, then send.
+
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+use mbuf::{Burst, MAX_BURST, Mbuf};
+use pmd::{DropReason, RxQueue, TxQueue};
+
+use crate::classify::{Classifier, Memo, Verdicts};
+use crate::fdb::Fdb;
+use crate::groups::Groups;
+use crate::hash::KeyedHash;
+use crate::output::{Inlet, Output, SendEnv, TxSlot};
+use crate::stats::LcoreTally;
+use crate::verdict::{Action, Verdict};
+use crate::{MAX_PORTS, PortId};
+
+/// A receive half, and what is remembered from its last packet.
+pub struct Input {
+    pub(crate) port: PortId,
+    pub(crate) number: usize,
+    pub(crate) queue: Box<dyn RxQueue>,
+    memo: Memo,
+    /// Visits in a row that found nothing.
+    pub(crate) silent: u32,
+}
+
+impl Input {
+    /// Receive half `number` of `port`.
+    #[must_use]
+    pub fn new(port: PortId, number: usize, queue: Box<dyn RxQueue>) -> Self {
+        Self { port, number, queue, memo: Memo::default(), silent: 0 }
+    }
+}
+
+/// One lcore's forwarding, without its thread. [`Switch`](crate::Switch) runs it; a program with a loop of its own may too.
+pub struct Forwarder {
+    fdb: Arc<Fdb>,
+    tally: Arc<CachePadded<LcoreTally>>,
+    outputs: Vec<Option<Box<Output>>>,
+    /// Numbers of the ports that a flood goes to.
+    members: Vec<u16>,
+    /// Numbers of the outputs used in this turn.
+    used: Vec<u16>,
+    inlets: Vec<Inlet>,
+    flow: KeyedHash,
+    scratch: Vec<Mbuf<'static>>,
+    turn: u64,
+    now_s: u32,
+}
+
+impl Forwarder {
+    /// Without any output yet.
+    #[must_use]
+    pub fn new(fdb: Arc<Fdb>) -> Self {
+        Self::with_tally(fdb, LcoreTally::new())
+    }
+
+    pub(crate) fn with_tally(fdb: Arc<Fdb>, tally: Arc<CachePadded<LcoreTally>>) -> Self {
+        Self {
+            fdb,
+            tally,
+            outputs: (0..MAX_PORTS).map(|_| None).collect(),
+            members: Vec::with_capacity(MAX_PORTS),
+            used: Vec::with_capacity(MAX_PORTS),
+            inlets: Vec::new(),
+            flow: KeyedHash::random(),
+            scratch: Vec::with_capacity(MAX_BURST),
+            turn: 0,
+            now_s: 0,
+        }
+    }
+
+    /// Makes `queues` the way to `port`.
+    pub fn add_output(&mut self, port: PortId, queues: Vec<Box<dyn TxQueue>>) {
+        let txs = queues.into_iter().enumerate().map(|(number, queue)| TxSlot::new(number, queue)).collect();
+        self.set_output(port.number(), Box::new(Output::new(txs, None)), Vec::new());
+    }
+
+    pub(crate) fn set_output(&mut self, number: u16, output: Box<Output>, inlets: Vec<Inlet>) {
+        if output.leads_somewhere() {
+            self.members.push(number);
+        }
+        if let Some(place) = self.outputs.get_mut(usize::from(number)) {
+            *place = Some(output);
+        }
+        self.inlets.extend(inlets);
+    }
+
+    /// Takes the way to a port out, with what is on its way to it from other lcores.
+    pub(crate) fn take_output(&mut self, number: u16) -> (Vec<TxSlot>, Vec<Inlet>) {
+        self.members.retain(|m| *m != number);
+        let output = self.outputs.get_mut(usize::from(number)).and_then(Option::take);
+        let (gone, stay) = std::mem::take(&mut self.inlets).into_iter().partition(|i| i.number == number);
+        self.inlets = stay;
+        (output.map_or_else(Vec::new, |o| o.into_txs()), gone)
+    }
+
+    /// Tells the time, in seconds of the FDB's clock.
+    pub fn set_now_s(&mut self, now_s: u32) {
+        self.now_s = now_s;
+    }
+
+    /// Takes one burst from `input`, forwards it and gives the sender its buffers back; returns how many packets came.
+    #[inline(always)]
+    pub fn poll(&mut self, input: &mut Input) -> usize {
+        let mut burst = Burst::new();
+        let count = input.queue.rx_burst(&mut burst);
+        if count == 0 {
+            return 0;
+        }
+        self.forward(&mut burst, input.port, &mut input.memo);
+        drop(burst);
+        input.queue.complete();
+        count
+    }
+
+    /// Both passes over a burst that came in by `port`.
+    #[inline(always)]
+    fn forward(&mut self, burst: &mut Burst<'_>, port: PortId, memo: &mut Memo) {
+        let (tally, now_s) = (&self.tally.learn, self.now_s);
+        let classifier = Classifier { fdb: &self.fdb, tally, port, now_s };
+        match classifier.classify(burst, memo) {
+            Verdicts::Same(verdict) => self.carry_out(verdict, burst, port),
+            Verdicts::Each(verdicts) => self.sort_and_send(&verdicts, burst, port),
+        }
+    }
+
+    /// One burst for each verdict; packets of one flow have one verdict and keep their order.
+    #[inline(never)]
+    fn sort_and_send(&mut self, verdicts: &[Verdict; MAX_BURST], burst: &mut Burst<'_>, port: PortId) {
+        let mut groups = Groups::new();
+        for (mbuf, verdict) in burst.drain().zip(verdicts) {
+            groups.push(verdict.to_word(), mbuf);
+        }
+        for (word, group) in groups.iter_mut() {
+            self.carry_out(Verdict::from_word(word), group, port);
+        }
+    }
+
+    #[inline(always)]
+    fn carry_out(&mut self, verdict: Verdict, burst: &mut Burst<'_>, from: PortId) {
+        match verdict.action() {
+            Action::Port(number) => self.send(number, burst, from.number()),
+            Action::Flood => self.flood(burst, from.number()),
+            Action::Drop(reason) => self.drop_all(burst, from.number(), reason),
+        }
+    }
+
+    /// Sends a burst that came in by port `from` to port `number`.
+    #[inline(always)]
+    fn send(&mut self, number: u16, burst: &mut Burst<'_>, from: u16) {
+        let Some(Some(output)) = self.outputs.get_mut(usize::from(number)) else {
+            return self.drop_all(burst, from, DropReason::PortRemoved);
+        };
+        if output.mark_used() {
+            self.used.push(number);
+        }
+        let mut env = SendEnv { flow: &self.flow, scratch: &mut self.scratch, turn: self.turn };
+        output.send(burst, &mut env, self.tally.input(from));
+    }
+
+    /// To all ports but the one it came from: shares to all but the last, which gets the packets themselves.
+    #[inline(never)]
+    fn flood(&mut self, burst: &mut Burst<'_>, from: u16) {
+        let Some(last) = self.members.iter().rposition(|m| *m != from) else {
+            return self.drop_all(burst, from, DropReason::NoOutput);
+        };
+        for at in 0..last {
+            let number = self.members[at];
+            if number != from {
+                let mut shares = Burst::new();
+                for mbuf in burst.iter() {
+                    let pushed = shares.push(mbuf.share());
+                    debug_assert!(pushed.is_ok(), "as many slots as before");
+                }
+                self.tally.input(from).flood_copies.add(shares.len() as u64);
+                self.send(number, &mut shares, from);
+            }
+        }
+        self.send(self.members[last], burst, from);
+    }
+
+    #[cold]
+    fn drop_all(&mut self, burst: &mut Burst<'_>, from: u16, reason: DropReason) {
+        self.tally.input(from).drops[reason as usize].add(burst.len() as u64);
+        burst.clear();
+    }
+
+    /// Sends what other lcores handed over, a burst from each of them; returns how many packets.
+    pub(crate) fn take_handovers(&mut self) -> usize {
+        let mut count = 0;
+        for at in 0..self.inlets.len() {
+            let inlet = &mut self.inlets[at];
+            if inlet.ring.is_empty() {
+                continue;
+            }
+            let number = inlet.number;
+            let mut burst = Burst::new();
+            inlet.take(&mut burst, &mut self.scratch);
+            count += burst.len();
+            // Only an output with halves of its own has inlets: `send` counts nothing against the port that is named here.
+            self.send(number, &mut burst, number);
+        }
+        count
+    }
+
+    /// Ends a turn: receivers that got something are told.
+    #[inline(always)]
+    pub fn end_turn(&mut self) {
+        self.turn += 1;
+        while let Some(number) = self.used.pop() {
+            if let Some(Some(output)) = self.outputs.get_mut(usize::from(number)) {
+                output.flush();
+            }
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! A pinned thread that owns receive halves and turns them in a loop.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{JoinHandle, Thread};
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+use mbuf::LcoreId;
+
+use crate::fdb::{Fdb, Sweep};
+use crate::forward::{Forwarder, Input};
+use crate::mailbox::Mailbox;
+use crate::meter::Meter;
+use crate::output::{Inlet, Output, TxSlot};
+use crate::stats::LcoreTally;
+use crate::timer::TimerWheel;
+use crate::{Clock, IdlePolicy, LcoreConfig, SwitchError, cpu};
+
+/// A receive half that found nothing so many times in a row is visited in every fourth turn only, as long as others
+/// have something: sixty idle guests shall not cost two busy ones their time.
+const SILENT: u32 = 64;
+const SILENT_EVERY: u32 = 4;
+/// Empty turns before an idle lcore lets others run, and before it sleeps.
+const YIELD_AFTER: u32 = 2_000;
+const SLEEP_AFTER: u32 = 20_000;
+const SLEEP: Duration = Duration::from_micros(50);
+/// Receive halves that an lcore can take without allocating.
+const ROOM_FOR_INPUTS: usize = 1024;
+/// The timer wheel's tick.
+const TICK_NS: u64 = 1_000_000;
+/// Ticks between two steps of the FDB's sweep.
+const SWEEP_TICKS: u64 = 10;
+const TIMERS: u32 = 64;
+
+/// What an lcore hands back of a port.
+#[derive(Default)]
+pub(crate) struct Parts {
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) txs: Vec<TxSlot>,
+    pub(crate) inlets: Vec<Inlet>,
+}
+
+/// What the control path asks of an lcore.
+pub(crate) enum Command {
+    AddOutput { number: u16, output: Box<Output>, inlets: Vec<Inlet>, done: Sender<()> },
+    AddInputs { inputs: Vec<Input>, done: Sender<()> },
+    Detach { number: u16, parts: Sender<Parts> },
+    Stop,
+}
+
+/// What happens at a time.
+enum Task {
+    SweepFdb,
+}
+
+/// What all lcores of a switch have in common.
+#[derive(Clone)]
+pub(crate) struct Common {
+    pub(crate) fdb: Arc<Fdb>,
+    pub(crate) idle: IdlePolicy,
+    pub(crate) clock: Clock,
+}
+
+/// The control path's end of an lcore.
+pub(crate) struct Lcore {
+    pub(crate) config: LcoreConfig,
+    pub(crate) tally: Arc<CachePadded<LcoreTally>>,
+    mailbox: Arc<Mailbox<Command>>,
+    thread: JoinHandle<()>,
+}
+
+impl Lcore {
+    /// Starts the thread; returns once it is pinned. The first one of a switch sweeps the FDB.
+    pub(crate) fn start(config: &LcoreConfig, common: &Common, sweeps: bool) -> Result<Self, SwitchError> {
+        let (tally, mailbox) = (LcoreTally::new(), Arc::<Mailbox<Command>>::default());
+        let (ready, started) = channel();
+        let (cpu, common) = (config.cpu, common.clone());
+        let turner = Turner::new(&common, Arc::clone(&tally), Arc::clone(&mailbox), sweeps);
+        let body = move || match settle(cpu, common.idle) {
+            Ok(_identity) => {
+                // Nobody listens any more if the switch gave up starting.
+                if ready.send(Ok(())).is_ok() {
+                    turner.run();
+                }
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        };
+        let name = format!("lcore{}", config.id);
+        let thread = std::thread::Builder::new().name(name).spawn(body).map_err(SwitchError::Thread)?;
+        started.recv().unwrap_or(Err(SwitchError::LcoreDied(config.id)))?;
+        Ok(Self { config: config.clone(), tally, mailbox, thread })
+    }
+
+    /// Puts a command into its mailbox and wakes it.
+    pub(crate) fn post(&self, command: Command) {
+        self.mailbox.post(command);
+        self.thread().unpark();
+    }
+
+    /// Waits for its answer.
+    pub(crate) fn answer<T>(&self, from: &Receiver<T>, patience: Duration) -> Result<T, SwitchError> {
+        const LOOK: Duration = Duration::from_millis(20);
+        let mut waited = Duration::ZERO;
+        loop {
+            if let Ok(answer) = from.recv_timeout(LOOK) {
+                return Ok(answer);
+            }
+            if self.thread.is_finished() {
+                return Err(SwitchError::LcoreDied(self.config.id));
+            }
+            waited += LOOK;
+            if waited >= patience {
+                return Err(SwitchError::NotQuiescing(self.config.id, patience));
+            }
+        }
+    }
+
+    /// Asks it to end, and waits for that as long as it seems to run.
+    pub(crate) fn stop(self, patience: Duration) {
+        self.post(Command::Stop);
+        let end = std::time::Instant::now() + patience;
+        while !self.thread.is_finished() && std::time::Instant::now() < end {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        if self.thread.is_finished() {
+            // A panic was reported when it happened; there is nothing left to do about it.
+            drop(self.thread.join());
+        }
+    }
+
+    fn thread(&self) -> &Thread {
+        self.thread.thread()
+    }
+}
+
+/// Gives the thread its CPU, an identity for the mempools' caches and, if it naps, a timer that is punctual.
+fn settle(cpu: Option<usize>, idle: IdlePolicy) -> Result<LcoreId, SwitchError> {
+    if let Some(cpu) = cpu {
+        cpu::pin(cpu)?;
+    }
+    if idle == IdlePolicy::Nap {
+        // Without it naps last 50 us longer, which is no reason to fail.
+        let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1_000));
+    }
+    LcoreId::claim().ok_or(SwitchError::TooManyLcores(mbuf::MAX_LCORES + 1))
+}
+
+/// The thread's own end.
+struct Turner {
+    inputs: Vec<Input>,
+    forwarder: Forwarder,
+    tally: Arc<CachePadded<LcoreTally>>,
+    mailbox: Arc<Mailbox<Command>>,
+    meter: Meter,
+    clock: Clock,
+    wheel: TimerWheel<Task>,
+    sweep: Sweep,
+    fdb: Arc<Fdb>,
+    idle: IdlePolicy,
+    empty_turns: u32,
+    turns: u32,
+    stopped: bool,
+}
+
+impl Turner {
+    fn new(
+        common: &Common,
+        tally: Arc<CachePadded<LcoreTally>>,
+        mailbox: Arc<Mailbox<Command>>,
+        sweeps: bool,
+    ) -> Self {
+        let mut wheel = TimerWheel::with_capacity(TIMERS);
+        if sweeps {
+            let set = wheel.set(SWEEP_TICKS, Task::SweepFdb);
+            debug_assert!(set.is_ok(), "the wheel is empty");
+        }
+        Self {
+            inputs: Vec::with_capacity(ROOM_FOR_INPUTS),
+            forwarder: Forwarder::with_tally(Arc::clone(&common.fdb), Arc::clone(&tally)),
+            tally,
+            mailbox,
+            meter: Meter::new(),
+            clock: common.clock.clone(),
+            wheel,
+            sweep: Sweep::default(),
+            fdb: Arc::clone(&common.fdb),
+            idle: common.idle,
+            empty_turns: 0,
+            turns: 0,
+            stopped: false,
+        }
+    }
+
+    fn run(mut self) {
+        while !self.stopped {
+            let packets = self.turn();
+            if self.meter.note(packets != 0, &self.tally) {
+                self.look_at_clock();
+            }
+            if self.mailbox.has_mail() {
+                self.read_mail();
+            }
+            if packets == 0 {
+                self.rest();
+            } else {
+                self.empty_turns = 0;
+            }
+        }
+    }
+
+    /// One turn: a burst from each receive half, then what others handed over, then receivers are told.
+    #[inline(always)]
+    fn turn(&mut self) -> usize {
+        self.turns = self.turns.wrapping_add(1);
+        let mut packets = 0;
+        for (at, input) in (0u32..).zip(&mut self.inputs) {
+            let skip = input.silent > SILENT && self.empty_turns == 0;
+            if skip && !(self.turns.wrapping_add(at)).is_multiple_of(SILENT_EVERY) {
+                continue;
+            }
+            let count = self.forwarder.poll(input);
+            input.silent = if count == 0 { input.silent.saturating_add(1) } else { 0 };
+            packets += count;
+        }
+        packets += self.forwarder.take_handovers();
+        self.forwarder.end_turn();
+        self.tally.polls.add(1);
+        self.tally.packets.add(packets as u64);
+        packets
+    }
+
+    /// Spins, lets others run, sleeps: the longer nothing comes, the more.
+    #[inline]
+    fn rest(&mut self) {
+        self.empty_turns = self.empty_turns.saturating_add(1);
+        if self.idle == IdlePolicy::Spin || self.empty_turns < YIELD_AFTER {
+            std::hint::spin_loop();
+        } else if self.empty_turns < SLEEP_AFTER {
+            std::thread::yield_now();
+        } else {
+            std::thread::park_timeout(SLEEP);
+            self.meter.look(false, &self.tally);
+            self.look_at_clock();
+        }
+    }
+
+    /// Does what is due.
+    fn look_at_clock(&mut self) {
+        let tick = self.clock.now_ns() / TICK_NS;
+        if tick == self.wheel.now() {
+            return;
+        }
+        // Ages count from second 1 on, so that second 0 is before anything was seen.
+        let now_s = (tick * TICK_NS / 1_000_000_000) as u32 + 1;
+        self.forwarder.set_now_s(now_s);
+        while let Some(task) = self.wheel.pop_expired(tick) {
+            match task {
+                Task::SweepFdb => self.fdb.sweep_step(&mut self.sweep, now_s),
+            }
+            let set = self.wheel.set(tick + SWEEP_TICKS, task);
+            debug_assert!(set.is_ok(), "it was taken out just now");
+        }
+    }
+
+    /// Between turns nothing is in hand: halves may come and go.
+    #[cold]
+    fn read_mail(&mut self) {
+        while let Some(command) = self.mailbox.take() {
+            // An answer that nobody waits for any more is no error: what was asked for is done.
+            match command {
+                Command::AddOutput { number, output, inlets, done } => {
+                    self.forwarder.set_output(number, output, inlets);
+                    let _ = done.send(());
+                }
+                Command::AddInputs { inputs, done } => {
+                    self.inputs.extend(inputs);
+                    let _ = done.send(());
+                }
+                Command::Detach { number, parts } => {
+                    let _ = parts.send(self.detach(number));
+                }
+                Command::Stop => self.stopped = true,
+            }
+        }
+    }
+
+    fn detach(&mut self, number: u16) -> Parts {
+        let inputs = self.inputs.extract_if(.., |input| input.port.number() == number).collect();
+        let (txs, inlets) = self.forwarder.take_output(number);
+        Parts { inputs, txs, inlets }
+    }
+}

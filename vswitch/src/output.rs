@@ -1,0 +1,174 @@
+//! A port as one lcore sees it: the transmit halves that it owns, and the way to the lcore that owns the others.
+
+use mbuf::{Burst, MAX_BURST, Mbuf};
+use pmd::{DropReason, TxQueue};
+use ring::spsc::{Consumer, Producer};
+
+use crate::flow::{flow_hash, pick};
+use crate::groups::Groups;
+use crate::hash::KeyedHash;
+use crate::stats::InputTally;
+
+/// Packets that fit into the ring from one lcore to a port that another one owns.
+pub(crate) const HANDOVER_CAPACITY: usize = 1024;
+
+/// A transmit half and its number in its port.
+pub(crate) struct TxSlot {
+    pub(crate) number: usize,
+    pub(crate) queue: Box<dyn TxQueue>,
+    used: bool,
+}
+
+impl TxSlot {
+    pub(crate) fn new(number: usize, queue: Box<dyn TxQueue>) -> Self {
+        Self { number, queue, used: false }
+    }
+
+    /// Sends a burst. What does not fit is dropped at once: no receiver holds up another.
+    #[inline(always)]
+    fn send(&mut self, burst: &mut Burst<'_>) {
+        self.used = true;
+        self.queue.tx_burst(burst);
+        if !burst.is_empty() {
+            self.queue.drop_burst(burst, DropReason::TxFull);
+        }
+    }
+}
+
+/// What sending needs of its lcore.
+pub(crate) struct SendEnv<'e> {
+    /// Hashes flows, for ports of several queues.
+    pub(crate) flow: &'e KeyedHash,
+    /// Room for a burst on its way into a ring.
+    pub(crate) scratch: &'e mut Vec<Mbuf<'static>>,
+    /// Counts the turns: readiness is asked once in each.
+    pub(crate) turn: u64,
+}
+
+/// The way to one port.
+pub(crate) struct Output {
+    txs: Vec<TxSlot>,
+    /// To the lcore that owns the port's first transmit half; none if that is this one.
+    handover: Option<Producer<Mbuf<'static>>>,
+    /// Places in `txs` of the halves that were ready in turn `asked`.
+    ready: Vec<usize>,
+    asked: u64,
+    used: bool,
+}
+
+impl Output {
+    pub(crate) fn new(txs: Vec<TxSlot>, handover: Option<Producer<Mbuf<'static>>>) -> Self {
+        let ready = Vec::with_capacity(txs.len());
+        Self { txs, handover, ready, asked: u64::MAX, used: false }
+    }
+
+    /// Whether there is any way to the port. Not to one that only receives.
+    pub(crate) fn leads_somewhere(&self) -> bool {
+        !self.txs.is_empty() || self.handover.is_some()
+    }
+
+    /// Whether this is the port's first use in this turn.
+    #[inline(always)]
+    pub(crate) fn mark_used(&mut self) -> bool {
+        !std::mem::replace(&mut self.used, true)
+    }
+
+    /// Sends a burst that came in by the port that `tally` is of.
+    #[inline(always)]
+    pub(crate) fn send(&mut self, burst: &mut Burst<'_>, env: &mut SendEnv<'_>, tally: &InputTally) {
+        match (&mut self.txs[..], &self.handover) {
+            ([only], None) => only.send(burst),
+            _ => self.send_by_choice(burst, env, tally),
+        }
+    }
+
+    /// Several queues, or none of our own.
+    #[inline(never)]
+    fn send_by_choice(&mut self, burst: &mut Burst<'_>, env: &mut SendEnv<'_>, tally: &InputTally) {
+        self.ask_ready(env.turn);
+        match (&self.ready[..], &mut self.handover) {
+            (&[one], _) => self.txs[one].send(burst),
+            (&[], Some(ring)) => hand_over(ring, burst, env.scratch, tally),
+            (&[], None) => self.send_unready(burst, tally),
+            _ => self.send_spread(burst, env.flow),
+        }
+    }
+
+    /// Readiness changes seldom: asked at a turn's first burst.
+    fn ask_ready(&mut self, turn: u64) {
+        if self.asked != turn {
+            self.asked = turn;
+            self.ready.clear();
+            self.ready.extend((0..self.txs.len()).filter(|at| self.txs[*at].queue.is_ready()));
+        }
+    }
+
+    /// The first half knows why it is not ready, and counts accordingly.
+    fn send_unready(&mut self, burst: &mut Burst<'_>, tally: &InputTally) {
+        match self.txs.first_mut() {
+            Some(first) => first.send(burst),
+            None => {
+                tally.drops[DropReason::NoOutput as usize].add(burst.len() as u64);
+                burst.clear();
+            }
+        }
+    }
+
+    /// Each flow to its own queue.
+    fn send_spread(&mut self, burst: &mut Burst<'_>, flow: &KeyedHash) {
+        let mut groups = Groups::new();
+        for mbuf in burst.drain() {
+            let at = pick(flow_hash(flow, mbuf.data()), self.ready.len());
+            groups.push(at as u16, mbuf);
+        }
+        for (at, group) in groups.iter_mut() {
+            self.txs[self.ready[usize::from(at)]].send(group);
+        }
+    }
+
+    /// Ends a turn for the halves that were used in it.
+    pub(crate) fn flush(&mut self) {
+        self.used = false;
+        for tx in self.txs.iter_mut().filter(|tx| tx.used) {
+            tx.used = false;
+            tx.queue.flush();
+        }
+    }
+
+    /// Gives up the halves. The ring's other end keeps what is in it.
+    pub(crate) fn into_txs(self) -> Vec<TxSlot> {
+        self.txs
+    }
+}
+
+/// Puts a burst into another lcore's ring: the packets outlive the turn, so they own their bytes first.
+fn hand_over(
+    ring: &mut Producer<Mbuf<'static>>,
+    burst: &mut Burst<'_>,
+    scratch: &mut Vec<Mbuf<'static>>,
+    tally: &InputTally,
+) {
+    let (mut owned, lost) = std::mem::take(burst).own();
+    tally.drops[DropReason::NoMbufs as usize].add(lost as u64);
+    scratch.extend(owned.drain());
+    ring.enqueue_burst_from(scratch);
+    tally.drops[DropReason::HandoverFull as usize].add(scratch.len() as u64);
+    scratch.clear();
+}
+
+/// The receiving end of a hand-over ring: packets to a port that this lcore owns.
+pub(crate) struct Inlet {
+    pub(crate) number: u16,
+    pub(crate) ring: Consumer<Mbuf<'static>>,
+}
+
+impl Inlet {
+    /// Takes out up to a burst.
+    pub(crate) fn take(&mut self, burst: &mut Burst<'static>, scratch: &mut Vec<Mbuf<'static>>) {
+        self.ring.dequeue_burst_into(scratch, MAX_BURST);
+        for mbuf in scratch.drain(..) {
+            let pushed = burst.push(mbuf);
+            debug_assert!(pushed.is_ok(), "a burst was taken at most");
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! The control path: lcores are started, ports come and go, numbers are read.
+
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use pmd::{PortCounters, Queues, RxQueue, TxQueue};
+use ring::Capacity;
+
+use crate::fdb::{Fdb, FdbConfig};
+use crate::forward::Input;
+use crate::lcore::{Command, Common, Lcore, Parts};
+use crate::output::{HANDOVER_CAPACITY, Inlet, Output, TxSlot};
+use crate::ports::{PortInfo, Ports, State};
+use crate::stats::{LcoreStats, LcoreTally, PortStats, SwitchStats, Totals, fdb_stats};
+use crate::{Clock, PortId, SwitchError, cpu};
+
+/// How long the control path waits for an lcore before it says which one does not answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One lcore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LcoreConfig {
+    /// Its name in statistics.
+    pub id: usize,
+    /// The CPU it is pinned to; `None`: wherever the scheduler puts it.
+    pub cpu: Option<usize>,
+}
+
+/// What an lcore does when nothing comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IdlePolicy {
+    /// Polls on, then lets others run, then sleeps 50 us at a time.
+    #[default]
+    Nap,
+    /// Polls on: lowest latency, a whole CPU.
+    Spin,
+}
+
+/// What a switch is made of.
+#[derive(Clone, Debug, Default)]
+pub struct SwitchConfig {
+    /// Its lcores: one to [`mbuf::MAX_LCORES`].
+    pub lcores: Vec<LcoreConfig>,
+    /// Its forwarding database.
+    pub fdb: FdbConfig,
+    /// What its lcores do when nothing comes.
+    pub idle: IdlePolicy,
+    /// What ages go by.
+    pub clock: Clock,
+}
+
+/// Which lcores a port's queues go to, by their ids: queue `j` to the `j`-th, beginning anew after the last.
+/// Empty: all of the switch's, beginning at a place that differs from port to port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// For both kinds of halves.
+    pub lcores: Vec<usize>,
+}
+
+/// A learning switch and its lcores. Dropping it ends the lcores' threads, and with them the queues they hold.
+pub struct Switch {
+    lcores: Vec<Lcore>,
+    ports: Ports,
+    fdb: Arc<Fdb>,
+    removed: Totals,
+    clock: Clock,
+    cycles_per_us: u64,
+}
+
+impl Switch {
+    /// Starts the lcores.
+    ///
+    /// # Errors
+    /// A bad number, a CPU that may not be used, a thread that could not be started. Nothing runs then.
+    pub fn start(config: SwitchConfig) -> Result<Self, SwitchError> {
+        check_lcores(&config.lcores)?;
+        let fdb = Arc::new(Fdb::new(&config.fdb)?);
+        let clock = config.clock;
+        let common = Common { fdb: Arc::clone(&fdb), idle: config.idle, clock: clock.clone() };
+        let cycles_per_us = cpu::cycles_per_us();
+        let (lcores, ports) = (Vec::with_capacity(config.lcores.len()), Ports::default());
+        let mut switch = Self { lcores, ports, fdb, removed: Totals::default(), clock, cycles_per_us };
+        for (at, lcore) in config.lcores.iter().enumerate() {
+            switch.lcores.push(Lcore::start(lcore, &common, at == 0)?);
+        }
+        Ok(switch)
+    }
+
+    /// Gives a new port its id; its number is for [`pmd::QueueEnv::port`]. [`attach`](Self::attach) comes next, or
+    /// [`remove_port`](Self::remove_port) if the port cannot be opened.
+    ///
+    /// # Errors
+    /// The name is taken, or all numbers are.
+    pub fn reserve_port(&mut self, name: &str) -> Result<PortId, SwitchError> {
+        let tallies = || self.lcores.iter().map(|l| &**l.tally);
+        self.ports.reserve(name, |number| Totals::of_switch(number, tallies()))
+    }
+
+    /// Gives a port's halves to the lcores: packets flow.
+    ///
+    /// # Errors
+    /// There is no such port, or it is attached. With [`SwitchError::NotQuiescing`] the port is attached all the same, as
+    /// soon as that lcore runs again.
+    pub fn attach(&mut self, id: PortId, queues: Queues, counters: PortCounters) -> Result<(), SwitchError> {
+        self.attach_placed(id, queues, counters, &Placement::default())
+    }
+
+    /// [`attach`](Self::attach) with a say in which lcores get which queues.
+    ///
+    /// # Errors
+    /// As there; or there is no such lcore.
+    pub fn attach_placed(
+        &mut self,
+        id: PortId,
+        queues: Queues,
+        counters: PortCounters,
+        placement: &Placement,
+    ) -> Result<(), SwitchError> {
+        match self.ports.get_mut(id)?.state {
+            State::Reserved => {}
+            State::Attached => return Err(SwitchError::AlreadyAttached(id)),
+            State::Leaving { .. } => return Err(SwitchError::Leaving(id)),
+        }
+        let places = self.places(id, placement)?;
+        let (rx_queues, tx_queues) = (queues.rx.len(), queues.tx.len());
+        let outputs = self.make_outputs(id, queues.tx, &places)?;
+        let port = self.ports.get_mut(id)?;
+        (port.rx_queues, port.tx_queues, port.counters) = (rx_queues, tx_queues, counters);
+        port.state = State::Attached;
+        // Each lcore knows the way to the port before any can learn that somebody is behind it.
+        let known = self.post_outputs(id, outputs);
+        let polled = self.post_inputs(id, queues.rx, &places);
+        known.and(polled)
+    }
+
+    /// Takes a port out while packets flow: nobody else loses one. Its halves come home when every lcore has passed
+    /// between two bursts; what was on its way to it is dropped and counted. Of a port that was only reserved there are none.
+    ///
+    /// # Errors
+    /// There is no such port. With [`SwitchError::NotQuiescing`] the port stays, attached to nothing but that lcore: ask again.
+    pub fn remove_port(&mut self, id: PortId) -> Result<Queues, SwitchError> {
+        self.begin_leaving(id)?;
+        let port = self.ports.get_mut(id)?;
+        let mut home = Parts::default();
+        if let State::Leaving { home: so_far, pending } = &mut port.state {
+            while let Some((at, answer)) = pending.last() {
+                let lcore = &self.lcores[*at];
+                so_far.add(lcore.answer(answer, PATIENCE)?);
+                pending.pop();
+            }
+            home = std::mem::take(so_far);
+        }
+        // No lcore can learn of it any more; before this, its number must not be used again.
+        self.fdb.flush_port(id);
+        self.retire(id, &mut home);
+        Ok(home.into_queues())
+    }
+
+    /// The ports there are, by number.
+    #[must_use]
+    pub fn ports(&self) -> Vec<PortInfo> {
+        self.ports.iter().map(super::ports::PortRecord::info).collect()
+    }
+
+    /// The port of this name.
+    #[must_use]
+    pub fn port_by_name(&self, name: &str) -> Option<PortId> {
+        self.ports.iter().find(|p| p.name == name).map(|p| p.id)
+    }
+
+    /// The forwarding database: list, flush, static entries.
+    #[must_use]
+    pub fn fdb(&self) -> &Arc<Fdb> {
+        &self.fdb
+    }
+
+    /// The second that ages in the FDB count from, for [`Fdb::list`].
+    #[must_use]
+    pub fn now_s(&self) -> u32 {
+        (self.clock.now_ns() / 1_000_000_000) as u32 + 1
+    }
+
+    /// All numbers. They agree when nothing flows.
+    #[must_use]
+    pub fn stats(&self) -> SwitchStats {
+        SwitchStats {
+            ports: self.ports.iter().map(|p| self.port_stats(p)).collect(),
+            removed: self.removed.clone(),
+            lcores: self.lcores.iter().map(|l| self.lcore_stats(l)).collect(),
+            fdb: fdb_stats(self.fdb.stats(), self.tallies()),
+        }
+    }
+
+    /// Takes all ports out and ends the lcores.
+    ///
+    /// # Errors
+    /// An lcore that does not answer; its queues are lost with it, and those of the ports not yet taken out.
+    pub fn stop(mut self) -> Result<Vec<(PortId, Queues)>, SwitchError> {
+        let ids: Vec<_> = self.ports.iter().map(|p| p.id).collect();
+        ids.into_iter().map(|id| self.remove_port(id).map(|queues| (id, queues))).collect()
+    }
+}
+
+/// Attaching.
+impl Switch {
+    /// For each queue in turn the lcore's place in the list, as often as there are any.
+    fn places(&self, id: PortId, placement: &Placement) -> Result<Vec<usize>, SwitchError> {
+        let all = self.lcores.len();
+        if placement.lcores.is_empty() {
+            return Ok((0..all).map(|at| (at + usize::from(id.number())) % all).collect());
+        }
+        let place = |wanted: &usize| {
+            let at = self.lcores.iter().position(|l| l.config.id == *wanted);
+            at.ok_or(SwitchError::NoSuchLcore(*wanted))
+        };
+        placement.lcores.iter().map(place).collect()
+    }
+
+    /// What each lcore needs to send to the port: its own of the transmit halves, and a ring to the owner of the first,
+    /// which is ready whenever any is.
+    fn make_outputs(
+        &self,
+        id: PortId,
+        queues: Vec<Box<dyn TxQueue>>,
+        places: &[usize],
+    ) -> Result<Vec<(Output, Vec<Inlet>)>, SwitchError> {
+        let mut txs: Vec<Vec<TxSlot>> = self.lcores.iter().map(|_| Vec::new()).collect();
+        let owner = (!queues.is_empty()).then_some(places[0]);
+        for (number, queue) in queues.into_iter().enumerate() {
+            txs[places[number % places.len()]].push(TxSlot::new(number, queue));
+        }
+        let mut inlets = Vec::new();
+        let mut outputs = Vec::new();
+        for (at, txs) in txs.into_iter().enumerate() {
+            let mut handover = None;
+            if owner.is_some_and(|owner| owner != at) {
+                let (to, from) = ring::spsc::channel(Capacity::PowerOfTwo(HANDOVER_CAPACITY))?;
+                inlets.push(Inlet { number: id.number(), ring: from });
+                handover = Some(to);
+            }
+            outputs.push((Output::new(txs, handover), Vec::new()));
+        }
+        if let Some(owner) = owner {
+            outputs[owner].1 = inlets;
+        }
+        Ok(outputs)
+    }
+
+    fn post_outputs(&self, id: PortId, outputs: Vec<(Output, Vec<Inlet>)>) -> Result<(), SwitchError> {
+        let mut answers = Vec::new();
+        for (lcore, (output, inlets)) in self.lcores.iter().zip(outputs) {
+            let (done, answer) = channel();
+            lcore.post(Command::AddOutput { number: id.number(), output: Box::new(output), inlets, done });
+            answers.push((lcore, answer));
+        }
+        answers.iter().try_for_each(|(lcore, answer)| lcore.answer(answer, PATIENCE))
+    }
+
+    fn post_inputs(
+        &self,
+        id: PortId,
+        queues: Vec<Box<dyn RxQueue>>,
+        places: &[usize],
+    ) -> Result<(), SwitchError> {
+        let mut inputs: Vec<Vec<Input>> = self.lcores.iter().map(|_| Vec::new()).collect();
+        for (number, queue) in queues.into_iter().enumerate() {
+            inputs[places[number % places.len()]].push(Input::new(id, number, queue));
+        }
+        let mut answers = Vec::new();
+        for (lcore, inputs) in self.lcores.iter().zip(inputs).filter(|(_, inputs)| !inputs.is_empty()) {
+            let (done, answer) = channel();
+            lcore.post(Command::AddInputs { inputs, done });
+            answers.push((lcore, answer));
+        }
+        answers.iter().try_for_each(|(lcore, answer)| lcore.answer(answer, PATIENCE))
+    }
+}
+
+/// Removing.
+impl Switch {
+    /// Tells all lcores to give the port up, unless they were told before.
+    fn begin_leaving(&mut self, id: PortId) -> Result<(), SwitchError> {
+        let port = self.ports.get_mut(id)?;
+        if !matches!(port.state, State::Attached) {
+            return Ok(());
+        }
+        let mut pending = Vec::new();
+        for (at, lcore) in self.lcores.iter().enumerate() {
+            let (parts, answer) = channel();
+            lcore.post(Command::Detach { number: id.number(), parts });
+            pending.push((at, answer));
+        }
+        port.state = State::Leaving { home: Parts::default(), pending };
+        Ok(())
+    }
+
+    /// Frees the number. What the port counted, and what was still on its way to it, stays in the sums.
+    fn retire(&mut self, id: PortId, home: &mut Parts) {
+        let lost = home.drain_inlets();
+        let Some(port) = self.ports.free(id) else { return };
+        let totals = self.port_stats(&port).totals;
+        self.removed.add(&totals);
+        self.removed.drops[pmd::DropReason::PortRemoved as usize] += lost;
+    }
+}
+
+/// Numbers.
+impl Switch {
+    fn tallies(&self) -> impl Iterator<Item = &LcoreTally> {
+        self.lcores.iter().map(|l| &**l.tally)
+    }
+
+    fn port_stats(&self, port: &crate::ports::PortRecord) -> PortStats {
+        let by_switch = Totals::of_switch(port.id.number(), self.tallies()).since(&port.baseline);
+        let mut totals = by_switch.clone();
+        totals.add_queues(&port.counters);
+        PortStats { id: port.id, name: port.name.clone(), totals, by_switch }
+    }
+
+    fn lcore_stats(&self, lcore: &Lcore) -> LcoreStats {
+        let cycles = |ns: u64| (u128::from(ns) * u128::from(self.cycles_per_us) / 1000) as u64;
+        LcoreStats {
+            id: lcore.config.id,
+            cpu: lcore.config.cpu,
+            polls: lcore.tally.polls.get(),
+            packets: lcore.tally.packets.get(),
+            busy_cycles: cycles(lcore.tally.busy_ns.get()),
+            idle_cycles: cycles(lcore.tally.idle_ns.get()),
+        }
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        for lcore in self.lcores.drain(..) {
+            lcore.stop(PATIENCE);
+        }
+    }
+}
+
+impl Parts {
+    fn add(&mut self, more: Self) {
+        self.inputs.extend(more.inputs);
+        self.txs.extend(more.txs);
+        self.inlets.extend(more.inlets);
+    }
+
+    /// Drops what is in the rings to the port; no lcore can put more in. Returns how many packets.
+    fn drain_inlets(&mut self) -> u64 {
+        let mut lost = 0;
+        for inlet in &mut self.inlets {
+            while inlet.ring.pop().is_some() {
+                lost += 1;
+            }
+        }
+        lost
+    }
+
+    /// The halves, in the order in which they were attached.
+    fn into_queues(mut self) -> Queues {
+        self.inputs.sort_by_key(|input| input.number);
+        self.txs.sort_by_key(|tx| tx.number);
+        Queues {
+            rx: self.inputs.into_iter().map(|input| input.queue).collect(),
+            tx: self.txs.into_iter().map(|tx| tx.queue).collect(),
+        }
+    }
+}
+
+fn check_lcores(lcores: &[LcoreConfig]) -> Result<(), SwitchError> {
+    match lcores.len() {
+        0 => return Err(SwitchError::NoLcores),
+        n if n > mbuf::MAX_LCORES => return Err(SwitchError::TooManyLcores(n)),
+        _ => {}
+    }
+    for (at, lcore) in lcores.iter().enumerate() {
+        if lcores[..at].iter().any(|l| l.id == lcore.id) {
+            return Err(SwitchError::DuplicateLcore(lcore.id));
+        }
+    }
+    Ok(())
+}
