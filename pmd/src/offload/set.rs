@@ -1,11 +1,12 @@
 //! What a peer may ask for, or can take.
 
+use core::fmt;
 use core::ops::BitOr;
 
 use mbuf::{Checksum, GsoKind, Offload};
 
 /// Offloads that a peer negotiated: as a sender, what it may ask for; as a receiver, what may be passed on to it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct OffloadSet(u8);
 
 impl OffloadSet {
@@ -63,6 +64,30 @@ impl OffloadSet {
     }
 }
 
+/// Their names: `csum tso4 tso6`, or `none`.
+impl fmt::Display for OffloadSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [(OffloadSet, &str); 6] = [
+            (OffloadSet::CSUM, "csum"),
+            (OffloadSet::TSO4, "tso4"),
+            (OffloadSet::TSO6, "tso6"),
+            (OffloadSet::USO, "uso"),
+            (OffloadSet::ECN, "ecn"),
+            (OffloadSet::DATA_VALID, "data_valid"),
+        ];
+        let names: Vec<_> =
+            NAMES.iter().filter(|(set, _)| self.contains(*set)).map(|(_, name)| *name).collect();
+        f.write_str(if names.is_empty() { "none" } else { "" })?;
+        f.write_str(&names.join(" "))
+    }
+}
+
+impl fmt::Debug for OffloadSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OffloadSet({self})")
+    }
+}
+
 impl BitOr for OffloadSet {
     type Output = Self;
     fn bitor(self, other: Self) -> Self {
@@ -88,5 +113,12 @@ mod tests {
         o.gso_ecn = true;
         assert!(!(OffloadSet::CSUM | OffloadSet::TSO6).covers(&o));
         assert!(OffloadSet::ALL.covers(&o));
+    }
+
+    #[test]
+    fn names_what_is_in_it() {
+        assert_eq!(OffloadSet::NONE.to_string(), "none");
+        assert_eq!((OffloadSet::CSUM | OffloadSet::TSO6).to_string(), "csum tso6");
+        assert_eq!(OffloadSet::ALL.to_string(), "csum tso4 tso6 uso ecn");
     }
 }

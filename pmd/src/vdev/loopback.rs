@@ -127,9 +127,8 @@ impl RxQueue for LoopbackRx {
             return 0;
         }
         let (before, mut packets, mut bytes) = (burst.len(), 0, 0);
-        while burst.room() > 0
-            && let Some(mbuf) = self.from.pop()
-        {
+        for _ in 0..burst.room() {
+            let Some(mbuf) = self.from.pop() else { break };
             packets += 1;
             bytes += mbuf.len() as u64;
             // A flood's copies share one mbuf; here each goes its own way, with its own port number.

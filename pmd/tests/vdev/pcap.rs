@@ -129,6 +129,12 @@ fn short_frames_are_dropped_by_name() {
     let (got, port) = read(pool, &reading(&path), 10);
     assert_eq!(got.len(), 1);
     assert_eq!(port.counters().rx[0].drops[DropReason::RxTooShort as usize].get(), 1);
+    let mut packets = Burst::new();
+    packets.push(numbered(pool, 1, 13)).unwrap();
+    write(pool, &path, packets);
+    let mut port = PcapPort::new(&PcapConfig { repeat: true, ..reading(&path) }).unwrap();
+    let mut q = port.open(QueueEnv { pool, port: 5 }).unwrap();
+    assert_eq!(q.rx[0].rx_burst(&mut Burst::new()), 0, "a turn ends even if the capture never does");
 }
 
 #[test]

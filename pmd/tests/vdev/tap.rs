@@ -1,3 +1,8 @@
+#![expect(unsafe_code, reason = "UDP_SEGMENT has no safe wrapper")]
+// UNSAFETY: one setsockopt with an int of ours.
+
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use mbuf::Burst;
@@ -7,7 +12,7 @@ use pmd::{DropReason, Link, Port, QueueEnv, Queues};
 
 use crate::frames::{bytes, pool};
 use crate::namespace::Namespace;
-use crate::traffic::tcp_through;
+use crate::traffic::{joined, tcp_through};
 
 fn tap(namespace: &Namespace, interface: &str, queues: usize) -> TapPort {
     namespace.run(|| TapPort::new(&TapConfig { interface: interface.into(), queues }).unwrap())
@@ -120,6 +125,44 @@ fn needs_root_tap_carries_tcp_cut_in_software() {
 #[ignore = "needs root"]
 fn needs_root_tap_carries_tcp_over_several_queues() {
     through_taps(4, "10.9.0.2:5000", OffloadSet::ALL);
+}
+
+/// Has the kernel cut each datagram that is sent into such pieces.
+fn set_udp_segment(socket: &UdpSocket, size: libc::c_int) {
+    let len = size_of_val(&size) as libc::socklen_t;
+    // SAFETY: an open socket; the kernel reads one int, lent to it for the call.
+    let done = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, (&raw const size).cast(), len)
+    };
+    assert_eq!(done, 0);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn needs_root_tap_carries_udp_segmentation() {
+    for (server, accepted) in [
+        ("10.9.0.2:5000", OffloadSet::ALL),
+        ("10.9.0.2:5000", OffloadSet::NONE),
+        ("[fd00:9::2]:5000", OffloadSet::ALL),
+        ("[fd00:9::2]:5000", OffloadSet::NONE),
+    ] {
+        let [(a, mut a_port), (b, mut b_port)] = pair(1);
+        let to = b.run(|| UdpSocket::bind(server).unwrap());
+        to.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let from =
+            a.run(|| UdpSocket::bind(if server.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" }).unwrap());
+        set_udp_segment(&from, 1000);
+        let message: Vec<u8> = (0..20_300).map(|i: usize| (i / 1000) as u8).collect();
+        let seen = joined(&mut a_port, &mut b_port, accepted, || {
+            assert_eq!(from.send_to(&message, server).unwrap(), message.len());
+            let mut got = [0; 3000];
+            for piece in message.chunks(1000) {
+                let n = to.recv(&mut got).unwrap();
+                assert_eq!(got[..n], *piece);
+            }
+        });
+        assert!(seen.to_be_cut == 1, "the kernel left it whole: {seen:?}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mbuf::{Burst, GsoKind};
 use pmd::offload::{Adapted, OffloadSet, adapt};
-use pmd::{DropReason, QueueEnv, Queues, RxQueue, TxQueue};
+use pmd::{DropReason, Port, QueueEnv, Queues, RxQueue, TxQueue};
 
 use crate::frames::pool;
 use crate::namespace::Namespace;
@@ -20,36 +20,40 @@ pub(crate) struct Seen {
     pub(crate) to_be_cut: u64,
 }
 
-/// Opens two ports and sends `megabytes` of TCP each way between two namespaces through them. Whatever `accepted` does
-/// not cover is done in software in between.
+/// Sends 8 MiB of TCP each way between two namespaces through two ports. See [`joined`].
 pub(crate) fn tcp_through(
-    (a, a_port): (&Namespace, &mut dyn pmd::Port),
-    (b, b_port): (&Namespace, &mut dyn pmd::Port),
+    (a, a_port): (&Namespace, &mut dyn Port),
+    (b, b_port): (&Namespace, &mut dyn Port),
     server: SocketAddr,
     accepted: OffloadSet,
 ) -> Seen {
+    joined(a_port, b_port, accepted, || transfer(a, b, server))
+}
+
+/// Opens two ports and sends whatever comes in by one out by the other while `work` runs. What `accepted` does not cover
+/// is done in software in between.
+pub(crate) fn joined(a: &mut dyn Port, b: &mut dyn Port, accepted: OffloadSet, work: impl FnOnce()) -> Seen {
     let pool = pool(4096);
-    let mut aq = a_port.open(QueueEnv { pool, port: 1 }).unwrap();
-    let mut bq = b_port.open(QueueEnv { pool, port: 2 }).unwrap();
+    let mut a = a.open(QueueEnv { pool, port: 1 }).unwrap();
+    let mut b = b.open(QueueEnv { pool, port: 2 }).unwrap();
     let stop = AtomicBool::new(false);
     let seen = thread::scope(|scope| {
-        let joined = scope.spawn(|| {
+        let lcore = scope.spawn(|| {
             let mut seen = Seen::default();
             while !stop.load(Ordering::Relaxed) {
-                if !turn(&mut aq, &mut bq, accepted, &mut seen) & !turn(&mut bq, &mut aq, accepted, &mut seen)
-                {
+                if !turn(&mut a, &mut b, accepted, &mut seen) & !turn(&mut b, &mut a, accepted, &mut seen) {
                     thread::sleep(Duration::from_micros(50));
                 }
             }
             seen
         });
-        // Stops the thread even if the transfer panics.
-        let _stop = StopOnDrop(&stop);
-        transfer(a, b, server);
-        drop(_stop);
-        joined.join().unwrap()
+        // Even if the work panics.
+        let stopping = StopOnDrop(&stop);
+        work();
+        drop(stopping);
+        lcore.join().unwrap()
     });
-    drop((aq, bq));
+    drop((a, b));
     assert_eq!(pool.balance().out, 0, "all mbufs came home");
     seen
 }

@@ -52,6 +52,14 @@ impl AfPacketRx {
         receive(self.fd.as_fd(), slots.map(|((first, header), rest)| Slot { header, first, rest }), landed)
     }
 
+    /// Counts a frame that the kernel lost for us.
+    #[cold]
+    fn lost_one(&self) -> usize {
+        self.counters.drop_packets(DropReason::RxError, 1);
+        count(&self.counters, 1, 0);
+        0
+    }
+
     /// The frame that landed in slot `i`, as a packet.
     fn accept(&mut self, i: usize, landed: Landed) -> Result<Mbuf<'static>, DropReason> {
         let mut mbuf = self.fresh.pop().ok_or(DropReason::NoMbufs)?;
@@ -77,12 +85,15 @@ impl AfPacketRx {
     }
 }
 
+/// Bytes of a VLAN tag.
+const TAG: usize = 4;
+
 /// Puts a VLAN tag where the kernel took it out: behind the addresses.
 fn put_back(mbuf: &mut Mbuf<'static>, (tpid, tci): (u16, u16)) -> Result<(), DropReason> {
-    let offload = moved(mbuf.offload(), 4).ok_or(DropReason::RxBadOffload)?;
-    mbuf.prepend(4).ok_or(DropReason::RxError)?;
+    let offload = moved(mbuf.offload(), TAG as i16).ok_or(DropReason::RxBadOffload)?;
+    mbuf.prepend(TAG).ok_or(DropReason::RxError)?;
     let head = mbuf.data_mut().and_then(|d| d.first_chunk_mut::<16>()).ok_or(DropReason::RxError)?;
-    head.copy_within(4..16, 0);
+    head.copy_within(TAG.., 0);
     head[12..14].copy_from_slice(&tpid.to_be_bytes());
     head[14..16].copy_from_slice(&tci.to_be_bytes());
     mbuf.set_offload(offload);
@@ -97,11 +108,16 @@ impl RxQueue for AfPacketRx {
         let want = burst.room();
         self.refill(want);
         let mut landed = [Landed::default(); MAX_BURST];
-        // An error stands for no frame (none there, interface down): the next poll asks again.
-        let n = self.receive(want, &mut landed).unwrap_or(0);
+        let n = match self.receive(want, &mut landed) {
+            Ok(n) => n,
+            // The kernel has no virtio-net header for what the frame asks for, and has dropped it.
+            Err(Errno::INVAL) => return self.lost_one(),
+            // No frame there, or the interface is down: the next poll asks again.
+            Err(_) => return 0,
+        };
         let (before, mut bytes) = (burst.len(), 0);
         for (i, landed) in landed[..n].iter().enumerate() {
-            bytes += landed.len as u64;
+            bytes += landed.len as u64 + if landed.tag.is_some() { TAG as u64 } else { 0 };
             match self.accept(i, *landed) {
                 Ok(mbuf) => {
                     let pushed = burst.push(mbuf);

@@ -160,7 +160,7 @@ impl RxQueue for PcapRx {
         }
         let (before, mut packets, mut bytes) = (burst.len(), 0, 0);
         let (pool, port) = (self.pool, self.port);
-        while burst.room() > 0 {
+        for _ in 0..burst.room() {
             let (len, made) = match self.source.next(|frame| (frame.len(), make(pool, port, frame))) {
                 Next::Frame(len, made) => (len, made),
                 Next::Foreign => (0, Err(DropReason::RxError)),

@@ -119,7 +119,7 @@ impl Port for TapPort {
     }
 
     fn details(&self) -> Vec<(&'static str, String)> {
-        vec![("interface", self.interface.name().to_owned()), ("offloads", format!("{:?}", self.offloads))]
+        vec![("interface", self.interface.name().to_owned()), ("offloads", self.offloads.to_string())]
     }
 }
 
@@ -138,13 +138,19 @@ impl RxQueue for TapRx {
         }
         let (before, mut packets, mut bytes) = (burst.len(), 0, 0);
         // Without mbufs nothing is read: the frames wait in the interface's queue.
-        while burst.room() > 0
-            && self.landing.refill().is_ok()
-            && let Some((header, len)) = self.read()
-        {
+        for _ in 0..burst.room() {
+            if self.landing.refill().is_err() {
+                break;
+            }
+            let (len, accepted) = match self.read() {
+                Ok((header, len)) => (len, self.accept(&header, len)),
+                // The kernel has no virtio-net header for what the frame asks for, and has dropped it.
+                Err(Errno::INVAL) => (0, Err(DropReason::RxError)),
+                Err(_) => break,
+            };
             packets += 1;
             bytes += len as u64;
-            match self.accept(&header, len) {
+            match accepted {
                 Ok(mbuf) => {
                     let pushed = burst.push(mbuf);
                     debug_assert!(pushed.is_ok(), "there was room");
@@ -163,13 +169,13 @@ impl RxQueue for TapRx {
 
 impl TapRx {
     /// Reads one frame: its header, and its length.
-    fn read(&mut self) -> Option<(VirtioNetHdr, usize)> {
+    fn read(&mut self) -> Result<(VirtioNetHdr, usize), Errno> {
         let mut header = [0; HEADER];
         let mut pieces: [_; MAX_PIECES] = array::from_fn(|_| IoSliceMut::new(&mut []));
         let n = self.landing.pieces(&mut header, &mut pieces);
-        let len = readv(&*self.fd, &mut pieces[..n]).ok()?.checked_sub(HEADER)?;
-        let header = header.first_chunk().map(VirtioNetHdr::from_ne_bytes)?;
-        Some((header, len))
+        let len = readv(&*self.fd, &mut pieces[..n])?.saturating_sub(HEADER);
+        let header = header.first_chunk().map(VirtioNetHdr::from_ne_bytes).unwrap_or_default();
+        Ok((header, len))
     }
 
     /// What was read, as a packet.
