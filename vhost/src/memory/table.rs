@@ -160,44 +160,13 @@ impl GuestMemory {
         Ok(Self { regions: regions.into(), watch })
     }
 
-    #[inline(always)]
-    fn find(&self, gpa: u64) -> Option<&Region> {
-        let behind = self.regions.partition_point(|r| r.gpa <= gpa);
-        let region = self.regions.get(behind.checked_sub(1)?)?;
-        (gpa - region.gpa < region.size).then_some(region)
-    }
-
-    /// The `len` bytes at `gpa`, if all of them lie in one region.
-    #[inline]
-    pub(crate) fn translate(&self, gpa: Gpa, len: u64) -> Option<Window> {
-        let region = self.find(gpa.0)?;
-        region.window(gpa.0 - region.gpa, len)
-    }
-
-    /// The `len` bytes at `gpa`, piece by piece over adjacent regions, in order. False if a byte is outside of them all,
-    /// or as soon as `each` says so; the pieces before were given to `each` then.
-    #[inline]
-    pub(crate) fn translate_split(&self, gpa: Gpa, len: u64, each: &mut dyn FnMut(Window) -> bool) -> bool {
-        let (mut at, mut left) = (gpa.0, len);
-        while left > 0 {
-            let Some(region) = self.find(at) else { return false };
-            let skip = at - region.gpa;
-            let piece = left.min(region.size - skip);
-            let Some(window) = region.window(skip, piece) else { return false };
-            if !each(window) {
-                return false;
-            }
-            left -= piece;
-            // Regions end before 2^64: this cannot wrap.
-            at += piece;
-        }
-        true
-    }
-
-    /// The region that `gpa` lies in.
+    /// The region that `gpa` lies in: what the data plane translates by, one region at hand for as long as it fits.
     #[inline]
     pub(crate) fn region_at(&self, gpa: Gpa) -> Option<RegionView> {
-        self.find(gpa.0).map(|r| RegionView { gpa: r.gpa, len: r.size, host: r.host })
+        let behind = self.regions.partition_point(|r| r.gpa <= gpa.0);
+        let region = self.regions.get(behind.checked_sub(1)?)?;
+        let inside = gpa.0 - region.gpa < region.size;
+        inside.then_some(RegionView { gpa: region.gpa, len: region.size, host: region.host })
     }
 
     /// The `len` bytes at `va`, if all of them lie in one region. Control plane.

@@ -67,7 +67,7 @@ requests! {
     GetProtocolFeatures = 15, "GET_PROTOCOL_FEATURES";
     /// `u64`.
     SetProtocolFeatures = 16, "SET_PROTOCOL_FEATURES";
-    /// No payload; reply `u64`: queue pairs, for a net device. With MQ.
+    /// No payload; reply `u64`: rings or pairs, front ends differ. With MQ.
     GetQueueNum = 17, "GET_QUEUE_NUM";
     /// [`VringState`]: 1 or 0. With PROTOCOL_FEATURES.
     SetVringEnable = 18, "SET_VRING_ENABLE";
