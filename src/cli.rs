@@ -27,16 +27,9 @@ pub(crate) struct Global {
     /// $XDG_RUNTIME_DIR/polder/control.sock, else /tmp/polder-UID/control.sock]
     #[arg(long, global = true, value_name = "PATH", env = "POLDER_CONTROL", hide_env_values = true)]
     pub(crate) control: Option<PathBuf>,
-    /// What to write to standard error: off, error, warn, info, debug or trace
-    #[arg(
-        long,
-        global = true,
-        value_name = "LEVEL",
-        env = "POLDER_LOG",
-        default_value = "warn",
-        hide_env_values = true
-    )]
-    pub(crate) log: LevelFilter,
+    /// What to write to standard error: off, error, warn, info, debug or trace [default: warn; of demo: error]
+    #[arg(long, global = true, value_name = "LEVEL", env = "POLDER_LOG", hide_env_values = true)]
+    pub(crate) log: Option<LevelFilter>,
 }
 
 /// What to do.

@@ -14,6 +14,7 @@ mod failure;
 mod report;
 mod settings;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use tracing::level_filters::LevelFilter;
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
 
 fn route() -> Result<ExitCode, Failure> {
     let Some(cli) = Cli::read(std::env::args_os())? else { return Ok(ExitCode::SUCCESS) };
-    log_to_stderr(cli.global.log);
+    log_to_stderr(cli.global.log.unwrap_or(default_level(&cli.command)));
     let control = cli.global.control;
     match cli.command {
         Command::Run(args) => daemon::run(&settings::Settings::gather(args, control)?),
@@ -42,6 +43,12 @@ fn route() -> Result<ExitCode, Failure> {
     }
 }
 
+/// The demo's guests come and go in order, which is not worth a line among its own.
+fn default_level(command: &Command) -> LevelFilter {
+    if matches!(command, Command::Demo(_)) { LevelFilter::ERROR } else { LevelFilter::WARN }
+}
+
 fn log_to_stderr(level: LevelFilter) {
-    tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_max_level(level).with_target(false);
+    log.with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).init();
 }

@@ -1,10 +1,14 @@
 //! The plane's counters at one moment, in the shapes that go over the control socket.
 
+use std::collections::BTreeMap;
+
 use pmd::{DropReason, PortCounters, QueueCounters};
 use vswitch::Totals;
 
 use super::plane::{Entry, Plane};
-use crate::report::{FdbEntry, FdbStats, LcoreStats, PoolStats, PortShow, PortStats, QueueStats, Stats};
+use crate::report::{
+    FdbEntry, FdbStats, LcoreStats, PoolStats, PortShow, PortStats, QueueStats, RemovedStats, Stats,
+};
 use crate::settings::PortName;
 
 /// All counters.
@@ -18,6 +22,7 @@ pub(crate) fn stats(plane: &Plane) -> Stats {
     let balance = plane.pool().balance();
     Stats {
         ports,
+        removed: removed_stats(&counted.removed),
         lcores,
         fdb: fdb_stats(&counted.fdb),
         mempool: PoolStats {
@@ -74,11 +79,26 @@ fn port_stats(name: &PortName, entry: &Entry, totals: &Totals) -> PortStats {
         rx_bytes: totals.rx_bytes,
         tx_packets: totals.tx_packets,
         tx_bytes: totals.tx_bytes,
-        drops: totals.drops_by_name().map(|(reason, n)| (reason.to_owned(), n)).collect(),
+        drops: drops(totals),
         flood_copies: totals.flood_copies,
         rx_queues: rx.iter().map(|q| queue_stats(q)).collect(),
         tx_queues: tx.iter().map(|q| queue_stats(q)).collect(),
     }
+}
+
+fn removed_stats(totals: &Totals) -> RemovedStats {
+    RemovedStats {
+        rx_packets: totals.rx_packets,
+        rx_bytes: totals.rx_bytes,
+        tx_packets: totals.tx_packets,
+        tx_bytes: totals.tx_bytes,
+        drops: drops(totals),
+        flood_copies: totals.flood_copies,
+    }
+}
+
+fn drops(totals: &Totals) -> BTreeMap<String, u64> {
+    totals.drops_by_name().map(|(reason, n)| (reason.to_owned(), n)).collect()
 }
 
 fn queue_stats(queue: &QueueCounters) -> QueueStats {

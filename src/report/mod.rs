@@ -9,5 +9,7 @@ mod table;
 pub(crate) use fdb::{FdbEntry, fdb_table};
 pub(crate) use port::{PortShow, port_show, port_table};
 pub(crate) use rates::rates_table;
-pub(crate) use stats::{FdbStats, LcoreStats, PoolStats, PortStats, QueueStats, Stats, stats_table};
+pub(crate) use stats::{
+    FdbStats, LcoreStats, PoolStats, PortStats, QueueStats, RemovedStats, Stats, stats_table,
+};
 pub(crate) use table::Table;

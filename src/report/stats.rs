@@ -14,6 +14,8 @@ pub(crate) type Drops = BTreeMap<String, u64>;
 pub(crate) struct Stats {
     /// By name.
     pub(crate) ports: Vec<PortStats>,
+    /// The ports that were removed, summed up.
+    pub(crate) removed: RemovedStats,
     /// By number.
     pub(crate) lcores: Vec<LcoreStats>,
     pub(crate) fdb: FdbStats,
@@ -22,7 +24,8 @@ pub(crate) struct Stats {
     pub(crate) uptime_s: f64,
 }
 
-/// A port's counters. Of all ports together: rx_packets + flood_copies = tx_packets + drops, when nothing is on its way.
+/// A port's counters. Of all ports together, removed
+/// ones included: rx_packets + flood_copies = tx_packets + drops, when nothing is on its way.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PortStats {
     pub(crate) name: String,
@@ -39,6 +42,17 @@ pub(crate) struct PortStats {
     pub(crate) flood_copies: u64,
     pub(crate) rx_queues: Vec<QueueStats>,
     pub(crate) tx_queues: Vec<QueueStats>,
+}
+
+/// What ports counted before they were removed: without them the sums would not agree.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RemovedStats {
+    pub(crate) rx_packets: u64,
+    pub(crate) rx_bytes: u64,
+    pub(crate) tx_packets: u64,
+    pub(crate) tx_bytes: u64,
+    pub(crate) drops: Drops,
+    pub(crate) flood_copies: u64,
 }
 
 /// A queue half's counters.

@@ -75,7 +75,7 @@ fn stats_have_their_names() {
     for key in ["total", "free", "cached", "out"] {
         assert!(stats["mempool"][key].is_u64(), "{key}");
     }
-    assert!(stats["fdb"]["entries"].is_u64());
+    assert!(stats["fdb"]["entries"].is_u64() && stats["removed"]["rx_packets"].is_u64());
     let text = String::from_utf8(daemon.ask(&["stats"]).stdout).expect("text");
     assert!(text.contains("loopback") && text.contains("LCORE"), "{text}");
     let list = String::from_utf8(daemon.ask(&["fdb", "list"]).stdout).expect("text");

@@ -1,12 +1,14 @@
 //! `polder run`: begins with `ready`, ends clean.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::process::Stdio;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
-use crate::daemon::{Daemon, assert_refused, polder};
+use crate::daemon::{Daemon, PATIENCE, assert_refused, polder};
 
 #[test]
 fn ends_with_0_on_both_signals_and_leaves_no_socket() {
@@ -23,6 +25,32 @@ fn ends_with_0_on_both_signals_and_leaves_no_socket() {
         assert_eq!((status.code(), error.as_str()), (Some(0), ""));
         assert!(!vm.exists() && !dir.path().join("control").exists());
     }
+}
+
+#[test]
+fn small_pages_are_warned_of_once_with_the_command() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let control = dir.path().join("control");
+    let notified = UnixDatagram::bind(dir.path().join("notify")).expect("a socket like systemd's");
+    notified.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut child = polder()
+        .args(["run", "--port", "a=null", "--memory", "8M", "--control"])
+        .arg(&control)
+        .env("NOTIFY_SOCKET", dir.path().join("notify"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start polder");
+    let mut message = [0; 64];
+    let length = notified.recv(&mut message).expect("a message to systemd");
+    assert_eq!(message[..length].trim_ascii(), b"READY=1");
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("signal a child");
+    assert!(child.wait().expect("wait for a child").success());
+    let mut error = String::new();
+    child.stderr.take().expect("its errors").read_to_string(&mut error).expect("text");
+    // A machine that has hugepages is not warned.
+    assert!(error.is_empty() || (error.lines().count() == 1 && error.contains("nr_hugepages")), "{error}");
+    assert!(!error.contains('\u{1b}'), "no colours into a file: {error:?}");
 }
 
 #[test]
