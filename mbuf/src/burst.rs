@@ -73,13 +73,12 @@ impl<'t> Burst<'t> {
     /// Drops the first `n` packets (at most all); the rest moves up.
     #[inline]
     pub fn drop_front(&mut self, n: usize) {
-        let n = n.min(self.len);
-        // SAFETY: the first n are filled; they leave the burst here (the rest is moved down before anybody looks).
-        unsafe {
-            Mbuf::free_all(self.slots[..n].assume_init_ref());
-        }
-        self.slots.copy_within(n..self.len, 0);
-        self.len -= n;
+        let len = core::mem::take(&mut self.len);
+        let n = n.min(len);
+        // SAFETY: the first n are filled; they are out of the burst, which is empty until the rest has moved up.
+        unsafe { Mbuf::free_all(self.slots[..n].assume_init_ref()) };
+        self.slots.copy_within(n..len, 0);
+        self.len = len - n;
     }
 
     /// Drops all packets but the first `n`.

@@ -3,26 +3,18 @@
 // UNSAFETY: an mbuf is owned by exactly one of: the ring, one lcore's cache, or whoever took it out. Each block says which
 // of the three it moves between. A cache belongs to the thread that holds its `LcoreId`; nobody else writes it.
 
-use core::cell::UnsafeCell;
+mod cache;
+
 use core::mem::MaybeUninit;
-use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU16, Ordering};
 
 use crossbeam_utils::CachePadded;
 use ring::{Capacity, Mpmc};
 
-use crate::layout::{FREE, HEADROOM, Meta, MetaPtr};
+use self::cache::{Cache, MAX_CACHE, give};
+use crate::layout::{Body, FREE, HEADROOM, Meta, MetaPtr};
 use crate::packet::Mbuf;
 use crate::{Burst, LcoreId, MAX_BURST, MAX_LCORES, Offload, Zone, ZoneConfig, ZoneError, lcore};
-
-/// Most mbufs that an lcore's cache can be set to keep.
-const MAX_CACHE: usize = 512;
-/// A cache may overshoot its size by a half before it is flushed down to it.
-const FLUSH_FACTOR_PERCENT: usize = 150;
-const CACHE_SLOTS: usize = MAX_CACHE * FLUSH_FACTOR_PERCENT / 100 + MAX_BURST;
-
-// SAFETY: an mbuf out of its pool is owned by one holder; the pointer says only where it is.
-unsafe impl Send for MetaPtr {}
 
 /// What a mempool is made of.
 #[derive(Clone, Debug)]
@@ -81,15 +73,10 @@ pub struct PoolBalance {
     pub out_by_owner: Vec<(u16, usize)>,
 }
 
-/// One lcore's stock. LIFO, so that what was freed last, and is warm, goes out first.
-struct Cache {
-    len: AtomicU32,
-    slots: UnsafeCell<[MaybeUninit<MetaPtr>; CACHE_SLOTS]>,
-}
-
 /// Fixed-size mbufs and their free list. Lives as long as the process, so that no mbuf can outlive its pool.
 pub struct Mempool {
     ring: Mpmc<MetaPtr>,
+    /// By lcore; empty if caches are of size 0.
     caches: Box<[CachePadded<Cache>]>,
     cache_size: usize,
     total: usize,
@@ -97,12 +84,6 @@ pub struct Mempool {
     data_room: usize,
     zone: Zone,
 }
-
-// SAFETY: the ring is shared by design; each cache is touched only by the thread that holds its identity (see `Cache`
-// users below), but for `len`, which is atomic; the zone's bytes belong to whoever holds the mbuf.
-unsafe impl Sync for Mempool {}
-// SAFETY: nothing in it is bound to a thread.
-unsafe impl Send for Mempool {}
 
 impl core::fmt::Debug for Mempool {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -141,14 +122,8 @@ impl Mempool {
             value: config.mbufs,
             range: "1 to 268435456",
         })?;
-        let caches = (0..MAX_LCORES)
-            .map(|_| {
-                CachePadded::new(Cache {
-                    len: AtomicU32::new(0),
-                    slots: UnsafeCell::new([const { MaybeUninit::uninit() }; CACHE_SLOTS]),
-                })
-            })
-            .collect();
+        let lcores = if config.cache == 0 { 0 } else { MAX_LCORES };
+        let caches = (0..lcores).map(|_| CachePadded::new(Cache::new())).collect();
         let total = config.mbufs;
         let pool: &'static Self = Box::leak(Box::new(Self {
             ring,
@@ -168,31 +143,29 @@ impl Mempool {
         let buf_len = (self.stride - size_of::<Meta>()) as u16;
         for i in 0..self.total {
             let meta = self.nth(i);
-            let head = Meta {
+            let body = Body {
                 pool: self,
                 next: None,
                 tail: core::ptr::null(),
                 data_len: 0,
                 pkt_len: 0,
-                data_off: HEADROOM as u16,
                 buf_len,
-                refcnt: AtomicU16::new(1),
+                data_off: HEADROOM as u16,
                 tail_count: 0,
                 port: 0,
-                owner: FREE,
                 offload: Offload::NONE,
             };
+            let head = Meta { body, refcnt: AtomicU16::new(1), owner: AtomicU16::new(FREE) };
             // SAFETY: `nth` lies whole inside the zone, is aligned to 64, and nobody holds it yet.
-            unsafe { meta.write(head) };
-            let put = self.ring.push(MetaPtr(meta));
-            assert!(put.is_ok(), "the ring holds all mbufs of its pool");
+            unsafe { meta.0.write(head) };
+            give(&self.ring, &[meta]);
         }
     }
 
-    fn nth(&self, i: usize) -> NonNull<Meta> {
+    fn nth(&self, i: usize) -> MetaPtr {
         debug_assert!(i < self.total);
         // SAFETY: (i + 1) * stride <= the zone's length, by construction.
-        unsafe { self.zone.base().add(i * self.stride).cast() }
+        MetaPtr(unsafe { self.zone.base().add(i * self.stride).cast::<Meta>() })
     }
 
     /// All mbufs of this pool.
@@ -217,51 +190,52 @@ impl Mempool {
     ///
     /// # Errors
     /// [`NoMbufs`].
+    ///
+    /// # Panics
+    /// As [`alloc_bulk`](Self::alloc_bulk).
+    #[inline]
     pub fn alloc(&'static self, owner: u16) -> Result<Mbuf<'static>, NoMbufs> {
-        let mut burst = Burst::new();
-        self.alloc_bulk(&mut burst, 1, owner)?;
-        burst.pop().ok_or(NoMbufs)
+        let mut one = [MaybeUninit::uninit()];
+        let [one] = self.take(&mut one, owner)? else { return Err(NoMbufs) };
+        // SAFETY: fresh, and owned by nobody else.
+        Ok(unsafe { Mbuf::from_raw(*one) })
     }
 
-    /// Appends `n` fresh mbufs to `burst`: all or none. Fresh: empty, [`HEADROOM`] in front, no offload, one segment.
-    /// `owner` tells in [`balance`](Self::balance) who holds them; any number but 65,535.
+    /// Appends `n` fresh mbufs to `burst`: all or none. Fresh: empty, [`HEADROOM`] in front, no offload, port 0, one
+    /// segment. `owner` tells in [`balance`](Self::balance) who holds them; any number but 65,535.
     ///
     /// # Errors
     /// [`NoMbufs`] if the pool has not `n`, or the burst has not the room.
+    ///
+    /// # Panics
+    /// If `owner` is 65,535.
     #[inline]
     pub fn alloc_bulk(&'static self, burst: &mut Burst<'_>, n: usize, owner: u16) -> Result<(), NoMbufs> {
         let Some(room) = burst.room_for(n) else { return Err(NoMbufs) };
-        self.take(room)?;
-        for slot in room.iter() {
-            // SAFETY: `take` filled every slot with an mbuf that is now ours alone.
-            unsafe { slot.assume_init_ref().0.as_ptr().as_mut_unchecked().refresh(owner) };
-        }
+        self.take(room, owner)?;
         // SAFETY: `n` slots behind the burst's end hold fresh mbufs, owned by nobody else.
         unsafe { burst.grow(n) };
         Ok(())
     }
 
-    /// Fills `out` from the lcore's cache, or from the ring: all or nothing.
+    /// Fills `out`, at most [`MAX_BURST`], with fresh mbufs from the lcore's cache or from the ring: all or nothing.
     #[inline]
-    fn take(&self, out: &mut [MaybeUninit<MetaPtr>]) -> Result<(), NoMbufs> {
-        let Some(cache) = self.own_cache() else { return self.take_shared(out) };
-        let n = out.len();
-        let mut len = cache.len.load(Ordering::Relaxed) as usize;
-        // SAFETY: this thread holds the cache's identity, and nothing here calls back.
-        let slots = unsafe { &mut *cache.slots.get() };
-        if len < n {
-            let want = self.cache_size.max(n) - len;
-            if self.ring.dequeue_bulk(&mut slots[len..len + want]).is_some() {
-                len += want;
-            } else if self.ring.dequeue_bulk(&mut slots[len..n]).is_some() {
-                len = n;
-            } else {
-                return Err(NoMbufs);
-            }
+    fn take<'o>(&self, out: &'o mut [MaybeUninit<MetaPtr>], owner: u16) -> Result<&'o [MetaPtr], NoMbufs> {
+        assert!(owner != FREE, "owner 65535 stands for no owner");
+        match self.own_cache() {
+            // SAFETY: this thread holds the cache's identity.
+            Some(cache) => unsafe { cache.take(out, &self.ring, self.cache_size) }?,
+            None => self.take_shared(out)?,
         }
-        out.copy_from_slice(&slots[len - n..len]);
-        cache.len.store((len - n) as u32, Ordering::Relaxed);
-        Ok(())
+        // SAFETY: one of the two has filled all of it.
+        let mbufs = unsafe { out.assume_init_ref() };
+        for m in mbufs {
+            // SAFETY: out of the pool since just now, and ours alone.
+            unsafe { m.body_mut() }.refresh();
+            // SAFETY: `cut` wrote its head.
+            unsafe { m.owner() }.store(owner, Ordering::Relaxed);
+        }
+        Ok(mbufs)
     }
 
     #[cold]
@@ -272,64 +246,45 @@ impl Mempool {
     /// Takes mbufs back: to the lcore's cache, and from there to the ring when it overflows.
     ///
     /// # Safety
-    /// Each is out of this pool, held by nobody else, unchained (`next` none), not listed twice.
+    /// Each is out of this pool, held by nobody else, unchained (`next` none), of count 1, not listed twice.
     #[inline]
     pub(crate) unsafe fn put(&self, mbufs: &[MetaPtr]) {
+        debug_assert!(mbufs.len() <= MAX_BURST);
         for m in mbufs {
-            // SAFETY: ours by contract.
-            let meta = unsafe { m.0.as_ptr().as_mut_unchecked() };
-            debug_assert!(meta.owner != FREE, "an mbuf was freed twice");
-            meta.owner = FREE;
+            // SAFETY: `cut` wrote its head.
+            let owner = unsafe { m.owner() };
+            debug_assert!(owner.load(Ordering::Relaxed) != FREE, "an mbuf was freed twice");
+            owner.store(FREE, Ordering::Relaxed);
         }
-        let Some(cache) = self.own_cache().filter(|_| mbufs.len() <= MAX_BURST) else {
-            return self.put_shared(mbufs);
-        };
-        let mut len = cache.len.load(Ordering::Relaxed) as usize;
-        // SAFETY: this thread holds the cache's identity, and nothing here calls back.
-        let slots = unsafe { &mut *cache.slots.get() };
-        for (slot, m) in slots[len..].iter_mut().zip(mbufs) {
-            slot.write(*m);
+        match self.own_cache() {
+            // SAFETY: this thread holds the cache's identity; the mbufs are nobody else's by contract.
+            Some(cache) => unsafe { cache.put(mbufs, &self.ring, self.cache_size) },
+            None => give(&self.ring, mbufs),
         }
-        len += mbufs.len();
-        if len > self.cache_size * FLUSH_FACTOR_PERCENT / 100 {
-            // SAFETY: slots[..len] are initialised; those from cache_size on leave the cache here.
-            let spill = unsafe { slots[self.cache_size.min(len)..len].assume_init_ref() };
-            self.put_shared(spill);
-            len = self.cache_size.min(len);
-        }
-        cache.len.store(len as u32, Ordering::Relaxed);
-    }
-
-    #[cold]
-    fn put_shared(&self, mbufs: &[MetaPtr]) {
-        let done = self.ring.enqueue_bulk(mbufs);
-        assert!(done.is_some(), "the ring holds all mbufs of its pool");
     }
 
     /// Returns the calling lcore's cache to the ring (before its thread ends, say).
     pub fn flush_cache(&self, _lcore: &LcoreId) {
-        let Some(cache) = self.own_cache() else { return };
-        let len = cache.len.load(Ordering::Relaxed) as usize;
-        // SAFETY: this thread holds the identity; slots[..len] are initialised and leave the cache here.
-        let all = unsafe { (&(*cache.slots.get()))[..len].assume_init_ref() };
-        self.put_shared(all);
-        cache.len.store(0, Ordering::Relaxed);
+        if let Some(cache) = self.own_cache() {
+            // SAFETY: this thread holds the cache's identity.
+            unsafe { cache.spill(0, &self.ring) };
+        }
     }
 
     #[inline]
     fn own_cache(&self) -> Option<&Cache> {
-        lcore::current().map(|id| &*self.caches[id])
+        self.caches.get(lcore::current()?).map(|c| &**c)
     }
 
     /// Counts where every mbuf is. Walks the whole pool: a control-plane call.
     #[must_use]
     pub fn balance(&self) -> PoolBalance {
         let free = self.ring.len();
-        let cached = self.caches.iter().map(|c| c.len.load(Ordering::Relaxed) as usize).sum();
+        let cached = self.caches.iter().map(|c| c.len()).sum();
         let mut owners = std::collections::BTreeMap::new();
         for i in 0..self.total {
-            // SAFETY: inside the zone; a racing writer makes this one count stale, and a u16 load is not torn.
-            let owner = unsafe { (&raw const (*self.nth(i).as_ptr()).owner).read_volatile() };
+            // SAFETY: `cut` wrote its head.
+            let owner = unsafe { self.nth(i).owner() }.load(Ordering::Relaxed);
             if owner != FREE {
                 *owners.entry(owner).or_insert(0usize) += 1;
             }
@@ -340,16 +295,16 @@ impl Mempool {
     }
 }
 
-impl Meta {
+impl Body {
+    /// Makes it that of an empty packet. `next` is none in the pool, and `pool` and `buf_len` never change.
     #[inline(always)]
-    fn refresh(&mut self, owner: u16) {
-        self.next = None;
+    fn refresh(&mut self) {
+        debug_assert!(self.next.is_none());
         self.data_len = 0;
         self.pkt_len = 0;
         self.data_off = HEADROOM as u16;
         self.tail_count = 0;
-        self.owner = owner;
+        self.port = 0;
         self.offload = Offload::NONE;
-        *self.refcnt.get_mut() = 1;
     }
 }

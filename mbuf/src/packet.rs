@@ -8,8 +8,8 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
-use crate::layout::{Meta, MetaPtr};
-use crate::{MAX_BURST, Mempool, NoMbufs, Offload, TailSegment};
+use crate::layout::{Body, Meta, MetaPtr};
+use crate::{Mempool, NoMbufs, Offload, TailSegment};
 
 /// One packet. Its first bytes lie in its own memory ([`data`](Self::data)), more may lie in chained segments
 /// ([`segments`](Self::segments)), the last ones in foreign memory that is readable during `'t` ([`tail`](Self::tail)).
@@ -45,14 +45,19 @@ impl<'t> Mbuf<'t> {
     #[inline]
     fn meta(&self) -> &Meta {
         // SAFETY: owned; sharers only read.
-        unsafe { self.raw.0.as_ref() }
+        unsafe { self.raw.meta() }
     }
 
     #[inline]
-    fn meta_mut(&mut self) -> &mut Meta {
+    fn body(&self) -> &Body {
+        &self.meta().body
+    }
+
+    #[inline]
+    fn body_mut(&mut self) -> &mut Body {
         assert!(self.is_unique(), "a shared mbuf is read-only");
         // SAFETY: owned, and by this handle alone.
-        unsafe { self.raw.0.as_mut() }
+        unsafe { self.raw.body_mut() }
     }
 
     /// Bytes of the whole packet.
@@ -60,14 +65,14 @@ impl<'t> Mbuf<'t> {
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a packet of no bytes is none")]
     pub fn len(&self) -> usize {
-        self.meta().pkt_len as usize
+        self.body().pkt_len as usize
     }
 
     /// The port it came in by.
     #[inline]
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.meta().port
+        self.body().port
     }
 
     /// Notes the port it came in by.
@@ -76,14 +81,14 @@ impl<'t> Mbuf<'t> {
     /// If the packet is shared.
     #[inline]
     pub fn set_port(&mut self, port: u16) {
-        self.meta_mut().port = port;
+        self.body_mut().port = port;
     }
 
     /// What is owed to it.
     #[inline]
     #[must_use]
     pub fn offload(&self) -> &Offload {
-        &self.meta().offload
+        &self.body().offload
     }
 
     /// Sets what is owed to it.
@@ -92,14 +97,14 @@ impl<'t> Mbuf<'t> {
     /// If the packet is shared: [`unshare`](Self::unshare) it first.
     #[inline]
     pub fn set_offload(&mut self, offload: Offload) {
-        self.meta_mut().offload = offload;
+        self.body_mut().offload = offload;
     }
 
     /// The pool it goes back to.
     #[inline]
     #[must_use]
     pub fn pool(&self) -> &'static Mempool {
-        self.meta().pool
+        self.body().pool
     }
 
     /// The bytes of the first segment. In a packet from a guest that is at least the first 128 bytes of the frame, or all
@@ -107,9 +112,9 @@ impl<'t> Mbuf<'t> {
     #[inline]
     #[must_use]
     pub fn data(&self) -> &[u8] {
-        let m = self.meta();
+        let m = self.body();
         // SAFETY: data_off + data_len <= buf_len, in memory that this handle owns (or shares read-only).
-        unsafe { core::slice::from_raw_parts(buf(self.raw.0).add(m.data_off as usize), m.data_len as usize) }
+        unsafe { core::slice::from_raw_parts(self.raw.buf().add(m.data_off as usize), m.data_len as usize) }
     }
 
     /// The same, to change. `None` if it is shared: [`unshare`](Self::unshare) it first.
@@ -118,24 +123,24 @@ impl<'t> Mbuf<'t> {
         if !self.is_unique() {
             return None;
         }
-        let m = self.meta_mut();
+        let m = self.body_mut();
         let (off, len) = (m.data_off as usize, m.data_len as usize);
         // SAFETY: as `data`, and unique.
-        Some(unsafe { core::slice::from_raw_parts_mut(buf(self.raw.0).add(off), len) })
+        Some(unsafe { core::slice::from_raw_parts_mut(self.raw.buf().add(off), len) })
     }
 
     /// Bytes free in front of the first segment's data.
     #[inline]
     #[must_use]
     pub fn headroom(&self) -> usize {
-        self.meta().data_off as usize
+        self.body().data_off as usize
     }
 
     /// Bytes free behind the first segment's data.
     #[inline]
     #[must_use]
     pub fn tailroom(&self) -> usize {
-        let m = self.meta();
+        let m = self.body();
         m.buf_len as usize - m.data_off as usize - m.data_len as usize
     }
 
@@ -146,7 +151,7 @@ impl<'t> Mbuf<'t> {
         if n > self.headroom() || !self.is_unique() {
             return None;
         }
-        let m = self.meta_mut();
+        let m = self.body_mut();
         m.data_off -= n as u16;
         m.data_len += n as u32;
         m.pkt_len += n as u32;
@@ -156,10 +161,10 @@ impl<'t> Mbuf<'t> {
     /// Takes the first `n` bytes off. False, and nothing done, if the first segment has fewer or the packet is shared.
     #[inline]
     pub fn trim_front(&mut self, n: usize) -> bool {
-        if n > self.meta().data_len as usize || !self.is_unique() {
+        if n > self.body().data_len as usize || !self.is_unique() {
             return false;
         }
-        let m = self.meta_mut();
+        let m = self.body_mut();
         m.data_off += n as u16;
         m.data_len -= n as u32;
         m.pkt_len -= n as u32;
@@ -172,12 +177,12 @@ impl<'t> Mbuf<'t> {
     pub fn append(&mut self, n: usize) -> Option<&mut [u8]> {
         if n > self.tailroom()
             || !self.is_unique()
-            || self.meta().next.is_some()
-            || self.meta().tail_count != 0
+            || self.body().next.is_some()
+            || self.body().tail_count != 0
         {
             return None;
         }
-        let m = self.meta_mut();
+        let m = self.body_mut();
         let old = m.data_len as usize;
         m.data_len += n as u32;
         m.pkt_len += n as u32;
@@ -188,10 +193,10 @@ impl<'t> Mbuf<'t> {
     /// bytes that fit from there. For receive halves that write with raw copies; [`set_filled`](Self::set_filled) follows.
     #[inline]
     pub fn spare(&mut self) -> (NonNull<u8>, usize) {
-        let m = self.meta_mut();
+        let m = self.body_mut();
         let (off, room) = (m.data_off as usize, m.buf_len as usize - m.data_off as usize);
         // SAFETY: data_off <= buf_len: inside the buffer or one past its end.
-        let at = unsafe { NonNull::new_unchecked(buf(self.raw.0).add(off)) };
+        let at = unsafe { NonNull::new_unchecked(self.raw.buf().add(off)) };
         (at, room)
     }
 
@@ -202,8 +207,9 @@ impl<'t> Mbuf<'t> {
     /// If `skip + len` is more than there was room for: a bug of the caller, not of a peer.
     #[inline]
     pub fn set_filled(&mut self, skip: usize, len: usize) {
-        let m = self.meta_mut();
-        assert!(skip + len <= m.buf_len as usize - m.data_off as usize);
+        let m = self.body_mut();
+        let room = m.buf_len as usize - m.data_off as usize;
+        assert!(skip <= room && len <= room - skip, "{skip} + {len} bytes in {room}");
         m.data_off += skip as u16;
         m.data_len = len as u32;
         m.pkt_len = len as u32;
@@ -213,26 +219,27 @@ impl<'t> Mbuf<'t> {
     #[inline]
     #[must_use]
     pub fn data_start(&self) -> NonNull<u8> {
-        let m = self.meta();
+        let m = self.body();
         // SAFETY: inside the buffer.
-        unsafe { NonNull::new_unchecked(buf(self.raw.0).add(m.data_off as usize)) }
+        unsafe { NonNull::new_unchecked(self.raw.buf().add(m.data_off as usize)) }
     }
 
     /// The segments of the packet that lie in its own memory, first to last.
     #[inline]
     #[must_use]
     pub fn segments(&self) -> Segments<'_> {
-        Segments { next: Some(self.raw.0), _packet: PhantomData }
+        Segments { next: Some(self.raw), _packet: PhantomData }
     }
 
     /// How many segments [`segments`](Self::segments) gives.
     #[inline]
     #[must_use]
     pub fn segment_count(&self) -> usize {
-        if self.meta().next.is_none() { 1 } else { self.segments().count() }
+        if self.body().next.is_none() { 1 } else { self.segments().count() }
     }
 
-    /// Hangs `more` behind this packet's last segment. Gives it back if either is shared or has a tail.
+    /// Hangs `more` behind this packet's last segment. Gives it back if either is shared or has a tail, or if the packet
+    /// would reach 2³² bytes.
     ///
     /// # Errors
     /// The packet that could not be hung on.
@@ -240,16 +247,16 @@ impl<'t> Mbuf<'t> {
         if !self.is_unique() || !more.is_unique() || self.has_tail() || more.has_tail() {
             return Err(more);
         }
-        let added = more.meta().pkt_len;
-        let mut last = self.raw.0;
+        let Some(pkt_len) = self.body().pkt_len.checked_add(more.body().pkt_len) else { return Err(more) };
+        let mut last = self.raw;
         // SAFETY: each `next` is a segment that this packet owns alone.
         unsafe {
-            while let Some(next) = last.as_ref().next {
+            while let Some(next) = last.body_mut().next {
                 last = next;
             }
-            last.as_mut().next = Some(more.into_raw().0);
+            last.body_mut().next = Some(more.into_raw());
         }
-        self.meta_mut().pkt_len += added;
+        self.body_mut().pkt_len = pkt_len;
         Ok(())
     }
 
@@ -257,7 +264,7 @@ impl<'t> Mbuf<'t> {
     #[inline]
     #[must_use]
     pub fn tail(&self) -> &'t [TailSegment] {
-        let m = self.meta();
+        let m = self.body();
         if m.tail_count == 0 {
             return &[];
         }
@@ -269,7 +276,7 @@ impl<'t> Mbuf<'t> {
     #[inline]
     #[must_use]
     pub fn has_tail(&self) -> bool {
-        self.meta().tail_count != 0
+        self.body().tail_count != 0
     }
 
     /// Ends the packet with foreign memory. False, and nothing done, if it is shared or has a tail, or if the packet would
@@ -277,7 +284,7 @@ impl<'t> Mbuf<'t> {
     #[inline]
     pub fn set_tail(&mut self, tail: &'t [TailSegment]) -> bool {
         let bytes: usize = tail.iter().map(TailSegment::len).sum();
-        let m = self.meta();
+        let m = self.body();
         let (Ok(count), Some(len)) =
             (u16::try_from(tail.len()), u32::try_from(bytes).ok().and_then(|b| m.pkt_len.checked_add(b)))
         else {
@@ -286,7 +293,7 @@ impl<'t> Mbuf<'t> {
         if !self.is_unique() || self.has_tail() {
             return false;
         }
-        let m = self.meta_mut();
+        let m = self.body_mut();
         m.tail = tail.as_ptr();
         m.tail_count = count;
         m.pkt_len = len;
@@ -361,7 +368,7 @@ impl<'t> Mbuf<'t> {
     /// # Errors
     /// [`NoMbufs`].
     pub fn duplicate(&self) -> Result<Mbuf<'static>, NoMbufs> {
-        let owner = self.meta().owner;
+        let owner = self.meta().owner.load(Ordering::Relaxed);
         let mut head: Option<Mbuf<'static>> = None;
         let mut at = 0;
         while at < self.len() || head.is_none() {
@@ -383,7 +390,7 @@ impl<'t> Mbuf<'t> {
         Ok(copy)
     }
 
-    /// Gives many packets back at once.
+    /// Gives many packets back at once, at most [`MAX_BURST`](crate::MAX_BURST).
     ///
     /// # Safety
     /// The caller owns them, and forgets them.
@@ -391,46 +398,55 @@ impl<'t> Mbuf<'t> {
     pub(crate) unsafe fn free_all(mbufs: &[MetaPtr]) {
         let Some(first) = mbufs.first() else { return };
         // SAFETY: owned by contract.
-        let meta = |m: &MetaPtr| unsafe { m.0.as_ref() };
-        let pool = meta(first).pool;
-        let plain = |m: &MetaPtr| {
-            let m = meta(m);
-            // ORDERING: M1, as in `is_unique`.
-            core::ptr::eq(m.pool, pool) && m.next.is_none() && m.refcnt.load(Ordering::Acquire) == 1
-        };
-        if mbufs.len() <= MAX_BURST && mbufs.iter().all(plain) {
+        let pool = unsafe { first.meta() }.body.pool;
+        let mut odd = 0;
+        for m in mbufs {
+            // SAFETY: owned by contract.
+            let Meta { body, refcnt, .. } = unsafe { m.meta() };
+            odd |= core::ptr::from_ref(body.pool).addr() ^ core::ptr::from_ref(pool).addr();
+            odd |= body.next.map_or(0, |next| next.0.addr().get());
+            // ORDERING: M1 Acquire, pairs with M2, as in `is_unique`.
+            odd |= usize::from(refcnt.load(Ordering::Acquire) ^ 1);
+        }
+        if odd == 0 {
             // SAFETY: all of this pool, unshared, unchained, owned by contract.
             unsafe { pool.put(mbufs) };
         } else {
-            for m in mbufs {
-                // SAFETY: owned by contract, one at a time.
-                drop(unsafe { Mbuf::from_raw(*m) });
-            }
+            // SAFETY: by contract.
+            unsafe { Self::free_each(mbufs) };
         }
     }
-}
 
-/// Where the bytes behind an mbuf's head start. From the raw pointer, whose provenance is the whole zone, and not from a
-/// reference to the head, which may not be used to reach beyond it.
-#[inline(always)]
-fn buf(meta: NonNull<Meta>) -> *mut u8 {
-    meta.as_ptr().wrapping_add(1).cast()
+    /// # Safety
+    /// As for `free_all`.
+    #[cold]
+    unsafe fn free_each(mbufs: &[MetaPtr]) {
+        for m in mbufs {
+            // SAFETY: owned by contract, one at a time.
+            drop(unsafe { Mbuf::from_raw(*m) });
+        }
+    }
 }
 
 impl Drop for Mbuf<'_> {
     #[inline]
     fn drop(&mut self) {
-        // ORDERING: M2 Release (with M1 Acquire by whoever is last): reads through this handle are done before it is gone.
-        if !self.is_unique() && self.meta().refcnt.fetch_sub(1, Ordering::AcqRel) != 1 {
-            return;
+        if !self.is_unique() {
+            let refcnt = &self.meta().refcnt;
+            // ORDERING: M2 Release, pairs with M1 and with the Acquire of whoever is last here: reads through this handle
+            // are done before the packet is changed or gone.
+            if refcnt.fetch_sub(1, Ordering::AcqRel) != 1 {
+                return;
+            }
+            refcnt.store(1, Ordering::Relaxed);
         }
-        let mut at = Some(self.raw.0);
+        let mut at = Some(self.raw);
         while let Some(segment) = at {
             // SAFETY: the last handle owns all segments; each is unlinked before it goes back.
             unsafe {
-                let m = &mut *segment.as_ptr();
-                at = m.next.take();
-                m.pool.put(&[MetaPtr(segment)]);
+                let body = segment.body_mut();
+                at = body.next.take();
+                body.pool.put(&[segment]);
             }
         }
     }
@@ -439,7 +455,7 @@ impl Drop for Mbuf<'_> {
 /// The owned segments of a packet.
 #[derive(Debug, Clone)]
 pub struct Segments<'m> {
-    next: Option<NonNull<Meta>>,
+    next: Option<MetaPtr>,
     _packet: PhantomData<&'m [u8]>,
 }
 
@@ -450,9 +466,9 @@ impl<'m> Iterator for Segments<'m> {
         // SAFETY: the packet owns its segments and is borrowed for 'm; data lies inside each one's buffer.
         unsafe {
             let at = self.next?;
-            let m = at.as_ref();
+            let m = &at.meta().body;
             self.next = m.next;
-            Some(core::slice::from_raw_parts(buf(at).add(m.data_off as usize), m.data_len as usize))
+            Some(core::slice::from_raw_parts(at.buf().add(m.data_off as usize), m.data_len as usize))
         }
     }
 }

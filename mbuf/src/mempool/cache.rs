@@ -1,0 +1,214 @@
+//! One lcore's stock of free mbufs, in front of the pool's ring.
+#![expect(unsafe_code, reason = "slots that only the thread with the cache's identity may touch")]
+// UNSAFETY: slots[..len] hold mbufs that the cache owns; the rest is garbage. Only the thread that holds the cache's
+// `LcoreId` calls the unsafe methods, one at a time (none of them calls back), so slots have one user; `len` is
+// atomic for those who count.
+
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use ring::Mpmc;
+
+use super::NoMbufs;
+use crate::MAX_BURST;
+use crate::layout::MetaPtr;
+
+/// Most mbufs that a cache can be set to keep.
+pub(super) const MAX_CACHE: usize = 512;
+const SLOTS: usize = flush_threshold(MAX_CACHE) + MAX_BURST;
+
+/// A cache may overshoot its size by a half before it is flushed down to it.
+const fn flush_threshold(size: usize) -> usize {
+    size + size / 2
+}
+
+/// LIFO, so that what was freed last, and is warm, goes out first.
+pub(super) struct Cache {
+    len: AtomicU32,
+    slots: UnsafeCell<[MaybeUninit<MetaPtr>; SLOTS]>,
+}
+
+// SAFETY: see UNSAFETY: whoever calls an unsafe method promises to be the only one.
+unsafe impl Sync for Cache {}
+
+impl Cache {
+    pub(super) fn new() -> Self {
+        Self { len: AtomicU32::new(0), slots: UnsafeCell::new([const { MaybeUninit::uninit() }; SLOTS]) }
+    }
+
+    /// How many mbufs it holds.
+    pub(super) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed) as usize
+    }
+
+    /// # Safety
+    /// The calling thread holds this cache's identity, and drops the reference before it calls another method.
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "the contract is that there is one user")]
+    unsafe fn slots(&self) -> &mut [MaybeUninit<MetaPtr>; SLOTS] {
+        // SAFETY: one user, by contract.
+        unsafe { &mut *self.slots.get() }
+    }
+
+    /// Fills `out`, refilling from `ring` up to `size` where needed: all or nothing.
+    ///
+    /// # Safety
+    /// The calling thread holds this cache's identity.
+    #[inline(always)]
+    pub(super) unsafe fn take(
+        &self,
+        out: &mut [MaybeUninit<MetaPtr>],
+        ring: &Mpmc<MetaPtr>,
+        size: usize,
+    ) -> Result<(), NoMbufs> {
+        let mut len = self.len();
+        if len < out.len() {
+            // SAFETY: by contract.
+            unsafe { self.refill(out.len(), ring, size) }?;
+            len = self.len();
+        }
+        let rest = len - out.len();
+        // SAFETY: by contract.
+        out.copy_from_slice(unsafe { &self.slots()[rest..len] });
+        self.len.store(rest as u32, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Gets `size` mbufs into the cache, or at least `need`.
+    ///
+    /// # Safety
+    /// As for `take`.
+    #[cold]
+    unsafe fn refill(&self, need: usize, ring: &Mpmc<MetaPtr>, size: usize) -> Result<(), NoMbufs> {
+        let len = self.len();
+        // SAFETY: by contract.
+        let slots = unsafe { self.slots() };
+        let fill = |to: usize| ring.dequeue_bulk(&mut slots[len..to]).map(|_| to);
+        let filled = [size.max(need), need].into_iter().find_map(fill).ok_or(NoMbufs)?;
+        self.len.store(filled as u32, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes mbufs back, at most [`MAX_BURST`]; if they become too many, the coldest go to `ring` until `size` are left.
+    ///
+    /// # Safety
+    /// The calling thread holds this cache's identity; the mbufs are owned by nobody else.
+    #[inline(always)]
+    pub(super) unsafe fn put(&self, mbufs: &[MetaPtr], ring: &Mpmc<MetaPtr>, size: usize) {
+        let old = self.len();
+        let len = old + mbufs.len();
+        // SAFETY: by contract.
+        unsafe { self.slots()[old..len].write_copy_of_slice(mbufs) };
+        self.len.store(len as u32, Ordering::Relaxed);
+        if len > flush_threshold(size) {
+            // SAFETY: by contract.
+            unsafe { self.spill(size, ring) };
+        }
+    }
+
+    /// Gives the oldest mbufs to `ring`, all but `keep`.
+    ///
+    /// # Safety
+    /// As for `take`.
+    #[cold]
+    pub(super) unsafe fn spill(&self, keep: usize, ring: &Mpmc<MetaPtr>) {
+        let len = self.len();
+        let out = len.saturating_sub(keep);
+        // SAFETY: by contract.
+        let slots = unsafe { self.slots() };
+        // SAFETY: slots[..len] are filled; the first `out` leave the cache here.
+        give(ring, unsafe { slots[..out].assume_init_ref() });
+        slots.copy_within(out..len, 0);
+        self.len.store((len - out) as u32, Ordering::Relaxed);
+    }
+}
+
+/// Puts mbufs into the pool's ring, which has room for all there are.
+pub(super) fn give(ring: &Mpmc<MetaPtr>, mbufs: &[MetaPtr]) {
+    let done = ring.enqueue_bulk(mbufs);
+    assert!(done.is_some(), "the ring holds all mbufs of its pool");
+}
+
+#[cfg(test)]
+mod tests {
+    use core::ptr::NonNull;
+
+    use ring::Capacity;
+
+    use super::*;
+
+    fn mbufs(n: usize) -> Vec<MetaPtr> {
+        (1..=n).map(|i| MetaPtr(NonNull::without_provenance((i * 64).try_into().unwrap()))).collect()
+    }
+
+    fn numbers(taken: &[MaybeUninit<MetaPtr>]) -> Vec<usize> {
+        // SAFETY: the tests pass what `take` or `dequeue_bulk` has filled.
+        taken.iter().map(|m| unsafe { m.assume_init() }.0.addr().get() / 64).collect()
+    }
+
+    /// A ring of `n` mbufs 1..=n, and an empty cache.
+    fn full(n: usize) -> (Mpmc<MetaPtr>, Cache) {
+        let ring = Mpmc::new(Capacity::Exact(n)).unwrap();
+        give(&ring, &mbufs(n));
+        (ring, Cache::new())
+    }
+
+    #[test]
+    fn refills_to_its_size_or_to_what_is_needed() {
+        let (ring, cache) = full(12);
+        let mut out = [MaybeUninit::uninit(); 4];
+        // SAFETY: one thread.
+        unsafe {
+            cache.take(&mut out, &ring, 8).unwrap();
+            assert_eq!((numbers(&out), cache.len(), ring.len()), (vec![5, 6, 7, 8], 4, 4));
+            cache.take(&mut out[..3], &ring, 8).unwrap();
+            assert_eq!((cache.len(), ring.len()), (1, 4), "from stock");
+            cache.take(&mut out, &ring, 8).unwrap();
+            assert_eq!((cache.len(), ring.len()), (0, 1), "the ring has not 7 more, but 3");
+            assert_eq!(cache.take(&mut out[..2], &ring, 8), Err(NoMbufs));
+            assert_eq!((cache.len(), ring.len()), (0, 1), "nothing is lost by it");
+            cache.take(&mut out[..1], &ring, 8).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_bulk_may_be_larger_than_the_cache() {
+        let (ring, cache) = full(64);
+        let mut out = [MaybeUninit::uninit(); MAX_BURST];
+        // SAFETY: one thread.
+        unsafe {
+            cache.take(&mut out, &ring, 1).unwrap();
+            assert_eq!((cache.len(), ring.len()), (0, 32));
+            cache.put(out.assume_init_ref(), &ring, 1);
+            assert_eq!((cache.len(), ring.len()), (1, 63));
+        }
+    }
+
+    #[test]
+    fn the_coldest_leave_when_it_overflows() {
+        let (ring, cache) = (Mpmc::new(Capacity::Exact(32)).unwrap(), Cache::new());
+        let all = mbufs(13);
+        // SAFETY: one thread.
+        unsafe {
+            all[..12].chunks(4).for_each(|some| cache.put(some, &ring, 8));
+            assert_eq!((cache.len(), ring.len()), (12, 0), "half more than its size is borne");
+            cache.put(&all[12..], &ring, 8);
+            assert_eq!((cache.len(), ring.len()), (8, 5));
+            let mut out = [MaybeUninit::uninit(); 5];
+            ring.dequeue_bulk(&mut out).unwrap();
+            assert_eq!(numbers(&out), [1, 2, 3, 4, 5]);
+            cache.spill(0, &ring);
+            assert_eq!((cache.len(), ring.len()), (0, 8));
+        }
+    }
+
+    #[test]
+    fn the_largest_cache_has_room_for_one_burst_more() {
+        let all = mbufs(flush_threshold(MAX_CACHE) + MAX_BURST);
+        let (ring, cache) = (Mpmc::new(Capacity::Exact(all.len())).unwrap(), Cache::new());
+        // SAFETY: one thread.
+        all.chunks(MAX_BURST).for_each(|some| unsafe { cache.put(some, &ring, MAX_CACHE) });
+        assert_eq!((cache.len(), ring.len()), (MAX_CACHE, all.len() - MAX_CACHE));
+    }
+}
