@@ -362,7 +362,7 @@ fn sender_offloads(features: u64) -> OffloadSet {
     )
 }
 
-/// The set that a list of feature bits stands for.
+/// The set that a table of features stands for; an entry of several bits needs all of them.
 pub(super) fn offloads<const N: usize>(features: u64, table: [(u64, OffloadSet); N]) -> OffloadSet {
-    table.into_iter().filter(|(bit, _)| features & bit != 0).fold(OffloadSet::NONE, |set, (_, o)| set | o)
+    table.into_iter().filter(|(bits, _)| features & bits == *bits).fold(OffloadSet::NONE, |set, (_, o)| set | o)
 }
