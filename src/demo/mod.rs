@@ -20,6 +20,7 @@ use crate::daemon::{Plane, PlaneError, make_pool, stats};
 use crate::failure::Failure;
 use crate::report::Stats;
 use crate::settings::{Hugepages, MemorySize, PortSetting, Settings, SwitchSetting, allowed_cpus};
+use counts::Counts;
 use guest::Guest;
 use live::{Live, Second};
 use summary::Summary;
@@ -27,6 +28,7 @@ use traffic::Traffic;
 
 /// How often the run looks whether it is to end.
 const TICK: Duration = Duration::from_millis(20);
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Runs the demo. Status 1 if a packet was lost, changed, doubled or overtaken, or is not accounted for.
 pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
@@ -105,6 +107,25 @@ fn connect_guests(dir: &TempDir, size: usize) -> Result<[Guest; 2], Failure> {
     Ok([a, b])
 }
 
+/// One look at switch and guests.
+struct Look {
+    stats: Stats,
+    counts: Counts,
+    at: Instant,
+}
+
+impl Look {
+    fn now(plane: &Plane, traffic: &Traffic) -> Self {
+        Self { stats: stats(plane), counts: traffic.counts(), at: Instant::now() }
+    }
+
+    /// Shows what happened since `earlier`.
+    fn show(&self, earlier: &Self, live: &mut Live, left: Duration) -> Result<(), Failure> {
+        let second = Second::between(&earlier.stats, &self.stats);
+        live.show(&second, &earlier.counts, &self.counts, self.at - earlier.at, left)
+    }
+}
+
 /// Shows each second, until time is up or somebody wants it to end.
 fn watch(
     args: &DemoArgs,
@@ -113,17 +134,20 @@ fn watch(
     live: &mut Live,
     interrupted: &AtomicBool,
 ) -> Result<(), Failure> {
-    let started = Instant::now();
     let whole = Duration::from_secs(args.seconds.into());
-    let (mut earlier, mut at): (Stats, _) = (stats(plane), started);
-    let mut counts = traffic.counts();
-    while started.elapsed() < whole && !interrupted.load(Ordering::Relaxed) && !traffic.is_stalled() {
+    let mut earlier = Look::now(plane, traffic);
+    let started = earlier.at;
+    let goes_on =
+        || started.elapsed() < whole && !interrupted.load(Ordering::Relaxed) && !traffic.is_stalled();
+    let mut going = true;
+    while going {
         std::thread::sleep(TICK);
-        if at.elapsed() >= Duration::from_secs(1) {
-            let (now, taken, counted) = (stats(plane), Instant::now(), traffic.counts());
-            let left = whole.saturating_sub(started.elapsed());
-            live.show(&Second::between(&earlier, &now), &counts, &counted, taken - at, left)?;
-            (earlier, at, counts) = (now, taken, counted);
+        going = goes_on();
+        // The last second may be a little short.
+        if earlier.at.elapsed() >= if going { SECOND } else { SECOND / 2 } {
+            let now = Look::now(plane, traffic);
+            now.show(&earlier, live, whole.saturating_sub(started.elapsed()))?;
+            earlier = now;
         }
     }
     Ok(())

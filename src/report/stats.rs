@@ -190,7 +190,7 @@ fn lcores(lcores: &[LcoreStats]) -> Table {
 }
 
 fn fdb_line(fdb: &FdbStats) -> String {
-    let counts = fdb.counts.iter().map(|(name, n)| format!(", {n} {name}"));
+    let counts = fdb.counts.iter().filter(|(_, n)| **n != 0).map(|(name, n)| format!(", {n} {name}"));
     format!("{} entries{}", fdb.entries, counts.collect::<String>())
 }
 

@@ -11,7 +11,7 @@ use super::PortName;
 const MAX_SPEC: usize = 4096;
 
 /// A port's specification: `KIND` or `KIND:REST`. That the kind exists and the rest suits it is checked by
-/// [`crate::daemon::make`], which knows the kinds.
+/// [`crate::daemon::check_spec`], which knows the kinds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct PortSpec(String);

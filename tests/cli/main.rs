@@ -7,3 +7,4 @@ mod daemon;
 mod demo;
 mod ports;
 mod run;
+mod traffic;
