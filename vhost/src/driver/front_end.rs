@@ -165,7 +165,7 @@ impl FrontEnd {
         Ok(())
     }
 
-    /// GET_QUEUE_NUM: queue pairs.
+    /// GET_QUEUE_NUM: queue pairs (DPDK) or rings (Polder), as back ends differ.
     pub fn queue_num(&mut self) -> Result<u64, FrontEndError> {
         self.ask(Request::GetQueueNum, &[])
     }

@@ -310,6 +310,7 @@ fn negotiate(front: &mut FrontEnd, config: &VirtioNetConfig) -> Result<(u64, u64
             has = front.queue_num()?;
         }
     }
+    // As QEMU does. A back end that counts rings lets twice as many pass here, and refuses them later.
     if u64::from(config.queue_pairs) > has {
         return Err(VirtioNetError::QueuePairs { wanted: config.queue_pairs, has });
     }
