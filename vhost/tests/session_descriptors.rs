@@ -65,7 +65,7 @@ fn surplus_descriptors(f: &Fixture) {
     }
     // Half a message, and away.
     let front_end = f.connect();
-    front_end.send_raw(&[1, 2, 3], &vec![fd.as_fd(); MAX_FDS]).expect("sent");
+    front_end.send_raw(&[1, 2, 3], &[fd.as_fd(); MAX_FDS]).expect("sent");
     drop(front_end);
     f.wait_for("closed_by_front_end", 2);
 }

@@ -146,13 +146,10 @@ impl RawFrontEnd {
     /// Writes until nothing more goes in or the port hangs up; false if it hung up.
     pub(crate) fn flood(&mut self, bytes: &[u8], times: usize) -> bool {
         self.stream.set_write_timeout(Some(Duration::from_millis(100))).expect("timeout");
-        for _ in 0..times {
-            match self.stream.write(bytes) {
-                Ok(_) => {}
-                Err(e) => return e.kind() == std::io::ErrorKind::WouldBlock,
-            }
+        match (0..times).try_for_each(|_| self.stream.write_all(bytes)) {
+            Ok(()) => true,
+            Err(e) => e.kind() == std::io::ErrorKind::WouldBlock,
         }
-        true
     }
 
     /// From the first message to the memory table, in QEMU's order. `features` are struck out of those offered.
