@@ -80,12 +80,18 @@ fn print_counters(specs: &[String], ports: &[Box<dyn Port>]) {
         let counters = port.counters();
         let (rx, tx) = (&counters.rx[0], &counters.tx[0]);
         let drops: u64 = rx.drops.iter().chain(&tx.drops).map(pmd::Counter::get).sum();
-        println!("{spec}: link {}, rx {}, tx {}, dropped {drops}", port.link(), rx.packets.get(), tx.packets.get());
+        println!(
+            "{spec}: link {}, rx {}, tx {}, dropped {drops}",
+            port.link(),
+            rx.packets.get(),
+            tx.packets.get()
+        );
     }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     if !args.specs.len().is_multiple_of(2) {
         return Err("give an even number of ports".into());
     }
@@ -125,6 +131,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     lcore.join().map_err(|_| "the lcore panicked")?;
     let balance = pool.balance();
-    println!("mbufs: {} free + {} cached + {} out = {}", balance.free, balance.cached, balance.out, balance.total);
+    println!(
+        "mbufs: {} free + {} cached + {} out = {}",
+        balance.free, balance.cached, balance.out, balance.total
+    );
     Ok(())
 }

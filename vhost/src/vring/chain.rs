@@ -93,7 +93,8 @@ fn enter(ring: &mut Vring, first: Desc) -> Result<(Table, Desc), Fault> {
     }
     // §2.7.5.3.1: no chaining on, no empty or broken table, none longer than the ring.
     let entries = first.len / DESC_SIZE as u32;
-    let shape = first.len != 0 && first.len.is_multiple_of(DESC_SIZE as u32) && entries <= u32::from(ring.size());
+    let shape =
+        first.len != 0 && first.len.is_multiple_of(DESC_SIZE as u32) && entries <= u32::from(ring.size());
     if !ring.indirect() || first.flags & DESC_F_NEXT != 0 || !shape {
         return Err(Fault::Indirect);
     }

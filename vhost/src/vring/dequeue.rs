@@ -227,7 +227,10 @@ impl<'t> Taking<'_, 't> {
             self.tails = free;
             // SAFETY: the rest of the translated bytes; this half stays inside the gate during 't.
             *rest = unsafe {
-                TailSegment::new(core::ptr::NonNull::new_unchecked(found.plain.add(copied)), (len - copied) as u32)
+                TailSegment::new(
+                    core::ptr::NonNull::new_unchecked(found.plain.add(copied)),
+                    (len - copied) as u32,
+                )
             };
             mbuf.set_tail(core::slice::from_ref(rest));
         }
@@ -243,7 +246,9 @@ impl<'t> Taking<'_, 't> {
             Ok(found) => found,
             Err(ChainError::Fault(fault)) => return Err(Refused::Chain(fault)),
             // The turn's room is used up: next turn. A whole turn's room was too little: too many pieces.
-            Err(ChainError::NoRoom) if room_in_turn < crate::vring::MAX_PIECES => return Err(Refused::NoRoom),
+            Err(ChainError::NoRoom) if room_in_turn < crate::vring::MAX_PIECES => {
+                return Err(Refused::NoRoom);
+            }
             Err(ChainError::NoRoom) => return Err(Refused::Frame(DropReason::RxBadDescriptor)),
         };
         let len = usize::try_from(len).unwrap_or(usize::MAX);
@@ -364,5 +369,8 @@ fn sender_offloads(features: u64) -> OffloadSet {
 
 /// The set that a table of features stands for; an entry of several bits needs all of them.
 pub(super) fn offloads<const N: usize>(features: u64, table: [(u64, OffloadSet); N]) -> OffloadSet {
-    table.into_iter().filter(|(bits, _)| features & bits == *bits).fold(OffloadSet::NONE, |set, (_, o)| set | o)
+    table
+        .into_iter()
+        .filter(|(bits, _)| features & bits == *bits)
+        .fold(OffloadSet::NONE, |set, (_, o)| set | o)
 }

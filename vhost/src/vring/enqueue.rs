@@ -242,11 +242,12 @@ impl Giving<'_> {
             }
             let head = self.ring.head(self.filled + buffers)?;
             let desc: Desc = self.ring.desc(head);
-            let (count, len) = match chain::collect(self.ring, desc, Direction::Write, &mut self.pieces[pieces..]) {
-                Ok(found) => found,
-                Err(ChainError::Fault(fault)) => return Err(fault),
-                Err(ChainError::NoRoom) => return Ok(Given::Dropped(DropReason::TxTooLong)),
-            };
+            let (count, len) =
+                match chain::collect(self.ring, desc, Direction::Write, &mut self.pieces[pieces..]) {
+                    Ok(found) => found,
+                    Err(ChainError::Fault(fault)) => return Err(fault),
+                    Err(ChainError::NoRoom) => return Ok(Given::Dropped(DropReason::TxTooLong)),
+                };
             let part = usize::try_from(len).unwrap_or(usize::MAX).min(need - room);
             if room + part < need && !self.ring.mergeable() {
                 return Ok(Given::Dropped(DropReason::TxTooLong));

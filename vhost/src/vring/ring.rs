@@ -15,8 +15,8 @@ use crate::memory::{Gpa, GuestMemory, RegionView};
 use crate::vring::{Fault, VringSetup};
 use crate::wire::net;
 use crate::wire::ring::{
-    AVAIL_F_NO_INTERRUPT, AVAIL_IDX_OFFSET, AVAIL_RING_OFFSET, Desc, USED_ELEM_SIZE, USED_F_NO_NOTIFY, USED_IDX_OFFSET,
-    USED_RING_OFFSET, need_event,
+    AVAIL_F_NO_INTERRUPT, AVAIL_IDX_OFFSET, AVAIL_RING_OFFSET, Desc, USED_ELEM_SIZE, USED_F_NO_NOTIFY,
+    USED_IDX_OFFSET, USED_RING_OFFSET, avail_bytes, desc_bytes, need_event, used_bytes,
 };
 
 /// A ring that runs. All completions are in the order of availability, so two indices say it all: everything before
@@ -54,6 +54,9 @@ unsafe impl Send for Vring {}
 impl Vring {
     pub(crate) fn new(setup: VringSetup) -> Self {
         let has = |feature| setup.features & feature != 0;
+        assert!(setup.size.is_power_of_two(), "the control plane checks SET_VRING_NUM");
+        assert!(setup.desc.len >= desc_bytes(setup.size), "the windows were translated for this size");
+        assert!(setup.avail.len >= avail_bytes(setup.size) && setup.used.len >= used_bytes(setup.size));
         let ring = Self {
             desc: setup.desc.start.cast(),
             avail: setup.avail.start,
@@ -221,7 +224,8 @@ impl Vring {
         let old = core::mem::replace(&mut self.signalled, self.done);
         let valid = core::mem::replace(&mut self.signalled_valid, true);
         let wanted = if self.event_idx {
-            !valid || need_event(self.avail_word(AVAIL_RING_OFFSET + 2 * usize::from(self.size)), self.done, old)
+            !valid
+                || need_event(self.avail_word(AVAIL_RING_OFFSET + 2 * usize::from(self.size)), self.done, old)
         } else {
             (!valid || old != self.done) && self.avail_word(0) & AVAIL_F_NO_INTERRUPT == 0
         };

@@ -109,6 +109,7 @@ impl VringSlot {
     }
 
     /// Whether a ring was started and not stopped (it may have broken since).
+    #[cfg(test)]
     pub(crate) fn is_running(&self) -> bool {
         self.gate.enter().is_some()
     }
