@@ -73,6 +73,14 @@ fn measure(figures: &mut Figures, row: &str, pool: &'static Mempool) {
     note(32, sample(|| turn(pool, 32)));
 }
 
+/// The same for the pool alone, which is all that `rte_mempool` is.
+fn measure_bare(figures: &mut Figures, row: &str, pool: &'static Mempool) {
+    let mut note = |n: usize, figure| figures.entry((row.to_owned(), n)).or_default().push(figure);
+    note(1, sample(|| pool.turn_over::<1, KEEP>()));
+    note(4, sample(|| pool.turn_over::<4, KEEP>()));
+    note(32, sample(|| pool.turn_over::<32, KEEP>()));
+}
+
 fn peer(figures: &mut Figures, cpu: &str) -> Result<(), String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/rte_mempool.c");
     let program = std::env::temp_dir().join(format!("polder-rte-mempool-{}", std::process::id()));
@@ -83,7 +91,7 @@ fn peer(figures: &mut Figures, cpu: &str) -> Result<(), String> {
     );
     let built = Command::new("sh").args(["-c", &build]).status().map_err(|e| e.to_string())?;
     let arguments =
-        format!("--no-huge -m 256 --no-pci --no-telemetry --in-memory --log-level=error --lcores=0@{cpu}");
+        format!("--no-huge -m 256 --no-pci --no-telemetry --no-shconf --log-level=error --lcores=0@{cpu}");
     let run = built.success().then(|| Command::new(&program).args(arguments.split(' ')).output());
     let _ = std::fs::remove_file(&program);
     let output =
@@ -137,8 +145,10 @@ fn main() {
     let (cached, bare) = (pool(512), pool(0));
     let mut figures = Figures::new();
     for _ in 0..ROUNDS {
-        measure(&mut figures, "Polder, cached", cached);
-        measure(&mut figures, "Polder, without cache", bare);
+        measure(&mut figures, "Polder mbuf-cached", cached);
+        measure(&mut figures, "Polder mbuf-bare", bare);
+        measure_bare(&mut figures, "Polder mempool-cached", cached);
+        measure_bare(&mut figures, "Polder mempool-bare", bare);
         if arguments.iter().any(|a| a == "--peer")
             && let Err(e) = peer(&mut figures, cpu)
         {

@@ -149,13 +149,12 @@ impl Mempool {
                 tail: core::ptr::null(),
                 data_len: 0,
                 pkt_len: 0,
-                buf_len,
-                data_off: HEADROOM as u16,
                 tail_count: 0,
+                data_off: HEADROOM as u16,
                 port: 0,
                 offload: Offload::NONE,
             };
-            let head = Meta { body, refcnt: AtomicU16::new(1), owner: AtomicU16::new(FREE) };
+            let head = Meta { body, buf_len, refcnt: AtomicU16::new(1), owner: AtomicU16::new(FREE) };
             // SAFETY: `nth` lies whole inside the zone, is aligned to 64, and nobody holds it yet.
             unsafe { meta.0.write(head) };
             give(&self.ring, &[meta]);
@@ -276,6 +275,30 @@ impl Mempool {
         self.caches.get(lcore::current()?).map(|c| &**c)
     }
 
+    /// Takes `n` mbufs out and puts them back without looking at them: what `rte_mempool` does, for the benchmark.
+    #[doc(hidden)]
+    #[inline]
+    pub fn turn_over<const N: usize, const KEEP: usize>(&self) {
+        let mut kept = [const { MaybeUninit::uninit() }; KEEP];
+        let give_back = |mbufs: &[MetaPtr]| match self.own_cache() {
+            // SAFETY: as in `take` and `put`; they come from the pool.
+            Some(cache) => unsafe { cache.put(mbufs, &self.ring, self.cache_size) },
+            None => give(&self.ring, mbufs),
+        };
+        for chunk in kept.as_chunks_mut::<N>().0 {
+            let taken = match self.own_cache() {
+                // SAFETY: this thread holds the cache's identity.
+                Some(cache) => unsafe { cache.take(chunk, &self.ring, self.cache_size) },
+                None => self.take_shared(chunk),
+            };
+            assert!(taken.is_ok(), "the pool is large enough");
+        }
+        for chunk in kept.as_chunks::<N>().0 {
+            // SAFETY: all chunks were filled.
+            give_back(unsafe { chunk.assume_init_ref() });
+        }
+    }
+
     /// Counts where every mbuf is. Walks the whole pool: a control-plane call.
     #[must_use]
     pub fn balance(&self) -> PoolBalance {
@@ -296,14 +319,14 @@ impl Mempool {
 }
 
 impl Body {
-    /// Makes it that of an empty packet. `next` is none in the pool, and `pool` and `buf_len` never change.
+    /// Makes it that of an empty packet. `next` is none in the pool, and `pool` never changes.
     #[inline(always)]
     fn refresh(&mut self) {
         debug_assert!(self.next.is_none());
         self.data_len = 0;
         self.pkt_len = 0;
-        self.data_off = HEADROOM as u16;
         self.tail_count = 0;
+        self.data_off = HEADROOM as u16;
         self.port = 0;
         self.offload = Offload::NONE;
     }

@@ -60,6 +60,13 @@ impl<'t> Mbuf<'t> {
         unsafe { self.raw.body_mut() }
     }
 
+    /// Bytes of the buffer from where the data starts.
+    #[inline]
+    fn room_from_start(&self) -> usize {
+        let Meta { body, buf_len, .. } = self.meta();
+        usize::from(*buf_len) - usize::from(body.data_off)
+    }
+
     /// Bytes of the whole packet.
     #[inline]
     #[must_use]
@@ -140,8 +147,7 @@ impl<'t> Mbuf<'t> {
     #[inline]
     #[must_use]
     pub fn tailroom(&self) -> usize {
-        let m = self.body();
-        m.buf_len as usize - m.data_off as usize - m.data_len as usize
+        self.room_from_start() - self.body().data_len as usize
     }
 
     /// Puts `n` bytes in front of the data and returns them to be written (their content is whatever stood there).
@@ -193,11 +199,8 @@ impl<'t> Mbuf<'t> {
     /// bytes that fit from there. For receive halves that write with raw copies; [`set_filled`](Self::set_filled) follows.
     #[inline]
     pub fn spare(&mut self) -> (NonNull<u8>, usize) {
-        let m = self.body_mut();
-        let (off, room) = (m.data_off as usize, m.buf_len as usize - m.data_off as usize);
-        // SAFETY: data_off <= buf_len: inside the buffer or one past its end.
-        let at = unsafe { NonNull::new_unchecked(self.raw.buf().add(off)) };
-        (at, room)
+        assert!(self.is_unique(), "a shared mbuf is read-only");
+        (self.data_start(), self.room_from_start())
     }
 
     /// Declares the first `skip` bytes of what was written at [`spare`](Self::spare) to be headroom and the next `len`
@@ -207,8 +210,8 @@ impl<'t> Mbuf<'t> {
     /// If `skip + len` is more than there was room for: a bug of the caller, not of a peer.
     #[inline]
     pub fn set_filled(&mut self, skip: usize, len: usize) {
+        let room = self.room_from_start();
         let m = self.body_mut();
-        let room = m.buf_len as usize - m.data_off as usize;
         assert!(skip <= room && len <= room - skip, "{skip} + {len} bytes in {room}");
         m.data_off += skip as u16;
         m.data_len = len as u32;
@@ -220,7 +223,7 @@ impl<'t> Mbuf<'t> {
     #[must_use]
     pub fn data_start(&self) -> NonNull<u8> {
         let m = self.body();
-        // SAFETY: inside the buffer.
+        // SAFETY: data_off <= buf_len: inside the buffer or one past its end.
         unsafe { NonNull::new_unchecked(self.raw.buf().add(m.data_off as usize)) }
     }
 
@@ -279,14 +282,14 @@ impl<'t> Mbuf<'t> {
         self.body().tail_count != 0
     }
 
-    /// Ends the packet with foreign memory. False, and nothing done, if it is shared or has a tail, or if the packet would
-    /// reach 2³² bytes or `tail` has 65,536 segments.
+    /// Ends the packet with foreign memory. False, and nothing done, if it is shared or has a tail, or if its length or
+    /// the number of segments would reach 2³².
     #[inline]
     pub fn set_tail(&mut self, tail: &'t [TailSegment]) -> bool {
         let bytes: usize = tail.iter().map(TailSegment::len).sum();
         let m = self.body();
         let (Ok(count), Some(len)) =
-            (u16::try_from(tail.len()), u32::try_from(bytes).ok().and_then(|b| m.pkt_len.checked_add(b)))
+            (u32::try_from(tail.len()), u32::try_from(bytes).ok().and_then(|b| m.pkt_len.checked_add(b)))
         else {
             return false;
         };
