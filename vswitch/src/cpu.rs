@@ -32,7 +32,8 @@ fn list(set: &CpuSet) -> String {
 /// Cycles a microsecond, to turn nanoseconds into the cycles that statistics show: the time stamp counter's rate as
 /// /proc/cpuinfo tells it (half of x86's bogomips, which is set from that counter; else the clock in MHz), or 1000, with
 /// which a cycle is a nanosecond.
-pub(crate) fn cycles_per_us() -> u64 {
+#[must_use]
+pub fn cycles_per_us() -> u64 {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
         let line = info.lines().find(|l| l.starts_with(name))?;

@@ -51,6 +51,7 @@ mod timer;
 mod verdict;
 
 pub use clock::Clock;
+pub use cpu::cycles_per_us;
 pub use error::SwitchError;
 pub use fdb::{Fdb, FdbConfig, FdbEntry, FdbStats};
 pub use forward::{Forwarder, Input};

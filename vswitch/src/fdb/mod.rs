@@ -122,8 +122,8 @@ pub struct Fdb {
     held: Box<[AtomicU32]>,
     /// One above the highest port number that ever held an entry.
     ports_seen: AtomicUsize,
-    /// Where the search for an entry to evict goes on.
-    hand: AtomicUsize,
+    /// Buckets looked at for an entry to evict, ever: its hash says which is the next.
+    evict_probes: AtomicU64,
     tally: Tally,
 }
 
@@ -166,7 +166,7 @@ impl Fdb {
             total: AtomicU32::new(0),
             held: (0..MAX_PORTS).map(|_| AtomicU32::new(0)).collect(),
             ports_seen: AtomicUsize::new(0),
-            hand: AtomicUsize::new(0),
+            evict_probes: AtomicU64::new(0),
             tally: Tally::default(),
         })
     }

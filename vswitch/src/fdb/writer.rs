@@ -7,7 +7,7 @@ use super::{Fdb, Learn};
 use crate::PortId;
 
 /// Buckets looked at for an entry to evict when the table is at its capacity.
-const EVICT_SEARCH_BUCKETS: usize = 64;
+const EVICT_PROBES: u64 = 64;
 
 /// The right to change the table, from [`Fdb::try_write`] to drop.
 pub(super) struct Writer<'f> {
@@ -144,18 +144,21 @@ impl<'f> Writer<'f> {
         most > held && self.evict_of(heaviest)
     }
 
+    /// Looks for an entry of the port of this number in random buckets, each for itself: a run of neighbours would eat the
+    /// table bare in places, and then find nothing there. It fails only when the port's share of the table is small.
     fn evict_of(&mut self, number: u16) -> bool {
         let fdb = self.fdb;
-        for _ in 0..EVICT_SEARCH_BUCKETS {
-            let hand = fdb.hand.load(Ordering::Relaxed) & (fdb.buckets.len() - 1);
-            let its = |slot: &Slot<'_>| slot.value.port().number() == number && !slot.value.is_static();
-            if let Some(slot) = slots_of(&fdb.buckets[hand]).find(its) {
+        let first = fdb.evict_probes.load(Ordering::Relaxed);
+        let its = |slot: &Slot<'_>| slot.value.port().number() == number && !slot.value.is_static();
+        for probe in first..first + EVICT_PROBES {
+            if let Some(slot) = slots_of(fdb.primary(fdb.hash(probe))).find(its) {
                 self.take_out(&slot);
                 fdb.tally.evicted.add(1);
+                fdb.evict_probes.store(probe + 1, Ordering::Relaxed);
                 return true;
             }
-            fdb.hand.store(hand + 1, Ordering::Relaxed);
         }
+        fdb.evict_probes.store(first + EVICT_PROBES, Ordering::Relaxed);
         false
     }
 
