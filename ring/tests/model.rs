@@ -175,7 +175,7 @@ fn initialised(filled: &[MaybeUninit<u32>]) -> Vec<u32> {
 
 /// Miri runs the same operations on fewer cases.
 fn config() -> ProptestConfig {
-    let cases = if cfg!(miri) { 8 } else { 512 };
+    let cases = if cfg!(miri) { 8 } else { 256 };
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
