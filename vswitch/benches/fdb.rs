@@ -146,15 +146,22 @@ fn main() {
     let _lcore = LcoreId::claim();
     let cycles = cycles_per_us() as f64 / 1000.0;
     println!("{:<34} {:>9} {:>9} {:>9} {:>9}", "", "bare ns", "with ns", "switch ns", "cycles");
+    let only = std::env::args().nth(1).filter(|a| !a.starts_with("--")).unwrap_or_default();
     for (name, ports, stations) in [
         ("2 ports, 1 MAC a side", 2, 1),
         ("2 ports, 2 MACs a side", 2, 2),
+        ("2 ports, 30 MACs a side", 2, 30),
+        ("2 ports, 200 MACs a side", 2, 200),
         ("2 ports, 1,000 MACs a side", 2, 1_000),
+        ("2 ports, 5,000 MACs a side", 2, 5_000),
         ("2 ports, 32,000 MACs a side", 2, 32_000),
         ("8 ports, 1 MAC each", 8, 1),
         ("8 ports, 1,000 MACs each", 8, 1_000),
         ("64 ports, 1,000 MACs each", 64, 1_000),
     ] {
+        if !name.contains(&only) {
+            continue;
+        }
         let (without, with) = Case::new(ports, stations).measure();
         let own = with - without;
         println!("{name:<34} {without:>9.2} {with:>9.2} {own:>9.2} {:>9.1}", own * cycles);

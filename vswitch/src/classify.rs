@@ -3,7 +3,7 @@
 use mbuf::{MAX_BURST, Mbuf};
 use pmd::DropReason;
 
-use crate::fdb::{Fdb, Learn, key_of};
+use crate::fdb::{Fdb, Learn, Reader, key_of};
 use crate::stats::LearnTally;
 use crate::verdict::Verdict;
 use crate::{Mac, PortId};
@@ -94,14 +94,12 @@ fn is_group(key: u64) -> bool {
     key & 1 == 1
 }
 
-/// The places of the set bits.
+/// Takes the lowest bit out of a set that has one, and tells its place.
 #[inline(always)]
-fn bits(mut set: u32) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let at = set.trailing_zeros() as usize;
-        set &= set.wrapping_sub(1);
-        (at < MAX_BURST).then_some(at)
-    })
+fn take_lowest(set: &mut u32) -> usize {
+    let at = set.trailing_zeros() as usize % MAX_BURST;
+    *set &= *set - 1;
+    at
 }
 
 impl Classifier<'_> {
@@ -131,9 +129,10 @@ impl Classifier<'_> {
             return Verdicts::Same(memo.verdict);
         }
         let mut verdicts = [memo.verdict; MAX_BURST];
-        let hashes = self.hash_all(&seen.dst, seen.new_dst);
-        for at in bits(seen.new_dst) {
-            verdicts[at] = self.verdict(seen.dst[at], hashes[at]);
+        let (reader, mut new) = (self.fdb.reader(), seen.new_dst);
+        while new != 0 {
+            let at = take_lowest(&mut new);
+            verdicts[at] = self.verdict(&reader, seen.dst[at]);
         }
         (memo.dst, memo.verdict) = (seen.dst[count - 1], verdicts[count - 1]);
         if verdicts[..count].iter().all(|v| *v == memo.verdict) {
@@ -142,25 +141,16 @@ impl Classifier<'_> {
         Verdicts::Each(verdicts)
     }
 
-    /// Hashes first and reads the table's lines after: the loads of a burst overlap.
-    #[inline(always)]
-    fn hash_all(&self, keys: &[u64; MAX_BURST], which: u32) -> [u64; MAX_BURST] {
-        let mut hashes = [0; MAX_BURST];
-        for at in bits(which) {
-            hashes[at] = self.fdb.hash(keys[at]);
-        }
-        hashes
-    }
-
+    /// The lookups do not wait for each other: a burst's cache misses overlap.
     #[inline(always)]
     fn learn_all(&self, seen: &Addresses, memo: &mut Memo) {
-        let hashes = self.hash_all(&seen.src, seen.new_src);
-        for at in bits(seen.new_src) {
-            let src = seen.src[at];
+        let (reader, mut new) = (self.fdb.reader(), seen.new_src);
+        while new != 0 {
+            let src = seen.src[take_lowest(&mut new)];
             if is_group(src) || src == 0 {
                 continue;
             }
-            match self.fdb.learn_key(src, hashes[at], self.port, self.now_s) {
+            match reader.learn(src, self.port, self.now_s) {
                 Learn::Known => memo.src = src,
                 other => self.tally.count(other),
             }
@@ -168,11 +158,11 @@ impl Classifier<'_> {
     }
 
     #[inline(always)]
-    fn verdict(&self, dst: u64, hash: u64) -> Verdict {
+    fn verdict(&self, reader: &Reader<'_>, dst: u64) -> Verdict {
         if is_group(dst) {
             return group_verdict(dst);
         }
-        match self.fdb.port_of(dst, hash) {
+        match reader.port_of(dst) {
             Some(port) if port.number() == self.port.number() => Verdict::drop(DropReason::SamePort),
             Some(port) => Verdict::port(port.number()),
             None => Verdict::FLOOD,
@@ -208,7 +198,8 @@ mod tests {
 
     #[test]
     fn bits_are_walked_in_order() {
-        assert_eq!(bits(0b1010_0001 | 1 << 31).collect::<Vec<_>>(), [0, 5, 7, 31]);
-        assert_eq!(bits(0).count(), 0);
+        let mut set = 0b1010_0001 | 1 << 31;
+        let places: Vec<_> = (0..4).map(|_| take_lowest(&mut set)).collect();
+        assert_eq!((places, set), (vec![0, 5, 7, 31], 0));
     }
 }

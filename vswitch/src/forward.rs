@@ -8,7 +8,7 @@ use pmd::{DropReason, RxQueue, TxQueue};
 
 use crate::classify::{Classifier, Memo, Verdicts};
 use crate::fdb::Fdb;
-use crate::groups::Groups;
+use crate::groups::{Groups, Places};
 use crate::hash::KeyedHash;
 use crate::output::{Inlet, Output, SendEnv, TxSlot};
 use crate::stats::LcoreTally;
@@ -44,6 +44,8 @@ pub struct Forwarder {
     used: Vec<u16>,
     inlets: Vec<Inlet>,
     flow: KeyedHash,
+    /// For sorting by output, and then by an output's queues.
+    places: Places,
     scratch: Vec<Mbuf<'static>>,
     turn: u64,
     now_s: u32,
@@ -65,6 +67,7 @@ impl Forwarder {
             used: Vec::with_capacity(MAX_PORTS),
             inlets: Vec::new(),
             flow: KeyedHash::random(),
+            places: Places::default(),
             scratch: Vec::with_capacity(MAX_BURST),
             turn: 0,
             now_s: 0,
@@ -131,7 +134,7 @@ impl Forwarder {
     fn sort_and_send(&mut self, verdicts: &[Verdict; MAX_BURST], burst: &mut Burst<'_>, port: PortId) {
         let mut groups = Groups::new();
         for (mbuf, verdict) in burst.drain().zip(verdicts) {
-            groups.push(verdict.to_word(), mbuf);
+            groups.push(&mut self.places, verdict.to_word(), mbuf);
         }
         for (word, group) in groups.iter_mut() {
             self.carry_out(Verdict::from_word(word), group, port);
@@ -156,7 +159,8 @@ impl Forwarder {
         if output.mark_used() {
             self.used.push(number);
         }
-        let mut env = SendEnv { flow: &self.flow, scratch: &mut self.scratch, turn: self.turn };
+        let (flow, scratch, places) = (&self.flow, &mut self.scratch, &mut self.places);
+        let mut env = SendEnv { flow, scratch, places, turn: self.turn };
         output.send(burst, &mut env, self.tally.input(from));
     }
 

@@ -5,7 +5,7 @@ use pmd::{DropReason, TxQueue};
 use ring::spsc::{Consumer, Producer};
 
 use crate::flow::{flow_hash, pick};
-use crate::groups::Groups;
+use crate::groups::{Groups, Places};
 use crate::hash::KeyedHash;
 use crate::stats::InputTally;
 
@@ -41,6 +41,8 @@ pub(crate) struct SendEnv<'e> {
     pub(crate) flow: &'e KeyedHash,
     /// Room for a burst on its way into a ring.
     pub(crate) scratch: &'e mut Vec<Mbuf<'static>>,
+    /// For sorting by queue.
+    pub(crate) places: &'e mut Places,
     /// Counts the turns: readiness is asked once in each.
     pub(crate) turn: u64,
 }
@@ -90,7 +92,7 @@ impl Output {
             (&[one], _) => self.txs[one].send(burst),
             (&[], Some(ring)) => hand_over(ring, burst, env.scratch, tally),
             (&[], None) => self.send_unready(burst, tally),
-            _ => self.send_spread(burst, env.flow),
+            _ => self.send_spread(burst, env.flow, env.places),
         }
     }
 
@@ -115,11 +117,11 @@ impl Output {
     }
 
     /// Each flow to its own queue.
-    fn send_spread(&mut self, burst: &mut Burst<'_>, flow: &KeyedHash) {
+    fn send_spread(&mut self, burst: &mut Burst<'_>, flow: &KeyedHash, places: &mut Places) {
         let mut groups = Groups::new();
         for mbuf in burst.drain() {
             let at = pick(flow_hash(flow, mbuf.data()), self.ready.len());
-            groups.push(at as u16, mbuf);
+            groups.push(places, at as u16, mbuf);
         }
         for (at, group) in groups.iter_mut() {
             self.txs[self.ready[usize::from(at)]].send(group);

@@ -2,13 +2,18 @@
 
 use pmd::DropReason;
 
-/// A port's number, or flood, or drop with a reason.
+use crate::MAX_PORTS;
+
+/// A port's number, or flood, or drop with a reason; below [`VERDICTS`], so that tables can be made by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Verdict(u16);
 
-const FLOOD: u16 = 0xffff;
-const DROP: u16 = 0x8000;
+const FLOOD: u16 = MAX_PORTS as u16;
+const DROP: u16 = FLOOD + 1;
+
+/// How many verdicts there are.
+pub(crate) const VERDICTS: usize = DROP as usize + DropReason::COUNT;
 
 /// A verdict taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +33,7 @@ impl Verdict {
 
     #[inline(always)]
     pub(crate) const fn drop(reason: DropReason) -> Self {
-        Self(DROP | reason as u16)
+        Self(DROP + reason as u16)
     }
 
     /// The word that tells verdicts apart.
@@ -46,9 +51,9 @@ impl Verdict {
     pub(crate) fn action(self) -> Action {
         match self.0 {
             FLOOD => Action::Flood,
-            number if number & DROP == 0 => Action::Port(number),
+            number if number < FLOOD => Action::Port(number),
             drop => {
-                let at = usize::from(drop & !DROP);
+                let at = usize::from(drop - DROP);
                 Action::Drop(DropReason::ALL.get(at).copied().unwrap_or(DropReason::NoOutput))
             }
         }

@@ -61,28 +61,30 @@ pub(super) struct Bucket {
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 impl Bucket {
-    /// The slot that holds `key`, or [`WAYS`]. Without branches: which slot it is, nobody can predict.
+    /// The slot that holds `key`, or some slot. Without branches: which slot it is, nobody can predict.
     #[inline(always)]
-    fn find(&self, key: u64) -> usize {
-        let mut at = WAYS;
-        for way in (0..WAYS).rev() {
-            // ORDERING: F1 Acquire, pairs with F2: whoever sees the key sees the value that came with it.
-            if self.keys[way].load(Ordering::Acquire) == key {
-                at = way;
-            }
-        }
-        at
+    fn likely(&self, key: u64) -> (usize, bool) {
+        // ORDERING: F1 Acquire, pairs with F2: whoever sees the key sees the value that came with it.
+        let is = |way: usize| self.keys[way].load(Ordering::Acquire) == key;
+        let way = usize::from(is(1)) | usize::from(is(2)) << 1 | usize::from(is(3)) * 3;
+        (way & (WAYS - 1), (way != 0) | is(0))
     }
 
     /// What is known of `key`, and in which slot.
     #[inline(always)]
     pub(super) fn get(&self, key: u64) -> Option<(usize, Value)> {
-        let way = self.find(key);
-        let value = self.values.get(way)?;
+        let (way, seen) = self.likely(key);
         // ORDERING: F3 Acquire, pairs with F4: a value of the slot's next owner shows that the key is gone.
-        let value = value.load(Ordering::Acquire);
+        let value = self.values[way].load(Ordering::Acquire);
         let still = self.keys[way].load(Ordering::Relaxed) == key;
-        (still && value != 0).then_some((way, Value(value)))
+        (seen & still & (value != 0)).then_some((way, Value(value)))
+    }
+
+    /// Whether just this is known of `key`. Of an entry that changes meanwhile it may be what was or what will be.
+    #[inline(always)]
+    pub(super) fn is(&self, key: u64, value: Value) -> bool {
+        let (way, seen) = self.likely(key);
+        seen & (self.values[way].load(Ordering::Relaxed) == value.0)
     }
 
     /// Key and value of a slot as they are; exact for the writer, a hint for others.

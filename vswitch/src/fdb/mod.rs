@@ -175,7 +175,7 @@ impl Fdb {
     #[must_use]
     pub fn lookup(&self, mac: Mac, vlan: u16) -> Option<PortId> {
         let key = key_of(mac.to_word(), vlan);
-        self.get(key, self.hash(key)).map(Value::port)
+        self.reader().port_of(key)
     }
 
     /// Notes that `mac` in `vlan` was seen behind `port` in second `now_s`. Never waits.
@@ -218,6 +218,12 @@ impl Fdb {
         self.hash.hash(key)
     }
 
+    /// The table, for a burst's lookups.
+    #[inline(always)]
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader { fdb: self, buckets: &self.buckets, hash: self.hash.clone() }
+    }
+
     #[inline(always)]
     fn primary(&self, hash: u64) -> &Bucket {
         &self.buckets[hash as usize & (self.buckets.len() - 1)]
@@ -244,19 +250,7 @@ impl Fdb {
         bucket.get(key).map(|(way, value)| (bucket, way, value))
     }
 
-    #[inline(always)]
-    fn get(&self, key: u64, hash: u64) -> Option<Value> {
-        self.find(key, hash).map(|(_, _, value)| value)
-    }
-
-    /// The port behind which `key` is.
-    #[inline(always)]
-    pub(crate) fn port_of(&self, key: u64, hash: u64) -> Option<PortId> {
-        self.get(key, hash).map(Value::port)
-    }
-
     /// [`learn`](Self::learn) for who has the hash.
-    #[inline(always)]
     pub(crate) fn learn_key(&self, key: u64, hash: u64, port: PortId, now_s: u32) -> Learn {
         match self.find(key, hash) {
             Some((bucket, way, value)) if value.port() == port => {
@@ -281,5 +275,45 @@ impl Fdb {
             return Learn::RefusedQuota;
         }
         self.try_write().map_or(Learn::Busy, |mut writer| writer.learn(key, hash, port, now_s))
+    }
+}
+
+/// What lookups need of the table, at hand for the length of a burst.
+#[derive(Clone)]
+pub(crate) struct Reader<'f> {
+    fdb: &'f Fdb,
+    buckets: &'f [Bucket],
+    hash: KeyedHash,
+}
+
+impl Reader<'_> {
+    #[inline(always)]
+    fn primary(&self, hash: u64) -> &Bucket {
+        &self.buckets[hash as usize & (self.buckets.len() - 1)]
+    }
+
+    /// The port behind which `key` is.
+    #[inline(always)]
+    pub(crate) fn port_of(&self, key: u64) -> Option<PortId> {
+        let hash = self.hash.hash(key);
+        match self.primary(hash).get(key) {
+            Some((_, value)) => Some(value.port()),
+            None => self.fdb.find_secondary(key, hash).map(|(_, _, value)| value.port()),
+        }
+    }
+
+    /// Notes that `key` was seen behind `port` in second `now_s`. Nothing to be done for most packets of a second.
+    #[inline(always)]
+    pub(crate) fn learn(&self, key: u64, port: PortId, now_s: u32) -> Learn {
+        let hash = self.hash.hash(key);
+        if self.primary(hash).is(key, Value::dynamic(port, now_s)) {
+            return Learn::Known;
+        }
+        self.learn_slow(key, hash, port, now_s)
+    }
+
+    #[inline(never)]
+    fn learn_slow(&self, key: u64, hash: u64, port: PortId, now_s: u32) -> Learn {
+        self.fdb.learn_key(key, hash, port, now_s)
     }
 }
