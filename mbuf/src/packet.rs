@@ -475,3 +475,131 @@ impl<'m> Iterator for Segments<'m> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Burst, Checksum, MempoolConfig, PageSize, ZoneConfig};
+
+    fn pool(mbufs: usize) -> &'static Mempool {
+        let zone = ZoneConfig { pages: PageSize::Small4K, ..ZoneConfig::default() };
+        Mempool::new(&MempoolConfig { mbufs, data_room: 64, cache: 0, zone }).unwrap()
+    }
+
+    fn tail(bytes: &'static [u8]) -> [TailSegment; 1] {
+        // SAFETY: readable for ever.
+        [unsafe { TailSegment::new(NonNull::from(bytes).cast(), bytes.len() as u32) }]
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "freed twice")]
+    fn a_double_free_is_detected_in_debug_builds() {
+        let raw = pool(1).alloc(1).unwrap().into_raw();
+        // SAFETY: the first is right, the second is the bug that the test is about; it changes nothing before it panics.
+        unsafe {
+            drop(Mbuf::from_raw(raw));
+            drop(Mbuf::from_raw(raw));
+        }
+    }
+
+    #[test]
+    fn a_shared_packet_is_read_only_until_it_is_alone() {
+        let pool = pool(2);
+        let mut a = pool.alloc(1).unwrap();
+        a.append(4).unwrap().copy_from_slice(b"abcd");
+        let b = a.share();
+        assert!(
+            a.data_mut().is_none() && a.append(1).is_none() && a.prepend(1).is_none() && !a.trim_front(1)
+        );
+        assert!(a.chain(pool.alloc(1).unwrap()).is_err());
+        drop(b);
+        a.data_mut().unwrap()[0] = b'x';
+        assert_eq!(a.data(), b"xbcd");
+        drop(a);
+        assert_eq!(pool.balance().free, 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "read-only")]
+    fn setting_a_shared_packets_port_is_a_bug() {
+        let mut a = pool(1).alloc(1).unwrap();
+        let _b = a.share();
+        a.set_port(1);
+    }
+
+    #[test]
+    fn unsharing_copies_what_others_still_see() {
+        let pool = pool(4);
+        let mut a = pool.alloc(7).unwrap();
+        a.append(4).unwrap().copy_from_slice(b"abcd");
+        a.set_port(3);
+        let mut owed = Offload::NONE;
+        (owed.checksum, owed.csum_start, owed.csum_offset) = (Checksum::Partial, 34, 16);
+        a.set_offload(owed);
+        let mut b = a.share().unshare().unwrap();
+        b.data_mut().unwrap()[0] = b'x';
+        assert_eq!((a.data(), b.data(), b.port(), b.offload()), (&b"abcd"[..], &b"xbcd"[..], 3, a.offload()));
+        assert_eq!(pool.balance().out_by_owner, [(7, 2)]);
+        let at = a.data_start();
+        assert_eq!(a.unshare().unwrap().data_start(), at, "alone: itself");
+    }
+
+    #[test]
+    fn owning_a_tail_copies_it_into_as_many_mbufs_as_it_takes() {
+        static BYTES: [u8; 300] = [5; 300];
+        let (pool, tail) = (pool(4), tail(&BYTES));
+        let mut a = pool.alloc(1).unwrap();
+        a.append(10).unwrap().fill(4);
+        assert!(a.set_tail(&tail) && !a.set_tail(&tail) && a.append(1).is_none());
+        assert_eq!((a.len(), a.data().len(), a.segment_count()), (310, 10, 1));
+        let owned = a.own().unwrap();
+        assert_eq!((owned.len(), owned.segment_count(), owned.has_tail()), (310, 3, false));
+        let bytes = owned.segments().collect::<Vec<_>>().concat();
+        assert!(bytes[..10].iter().all(|&b| b == 4) && bytes[10..] == BYTES);
+        let mut b = pool.alloc(1).unwrap();
+        assert!(b.set_tail(&tail));
+        assert_eq!(b.own().err(), Some(NoMbufs), "one is left, and three are needed");
+        assert_eq!(pool.balance().out, 3, "what was taken for it is back, and so is the packet");
+    }
+
+    #[test]
+    fn an_empty_packet_can_be_copied() {
+        let a = pool(2).alloc(1).unwrap();
+        assert_eq!(a.duplicate().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn what_a_receive_half_wrote_becomes_the_data() {
+        let mut a = pool(1).alloc(1).unwrap();
+        let (at, room) = a.spare();
+        assert_eq!((at, room), (a.data_start(), a.tailroom()));
+        // SAFETY: 22 bytes of the spare room.
+        unsafe { at.as_ptr().write_bytes(6, 22) };
+        a.set_filled(12, 10);
+        assert_eq!((a.data(), a.headroom(), a.tailroom()), (&[6; 10][..], crate::HEADROOM + 12, room - 22));
+    }
+
+    #[test]
+    #[should_panic(expected = "bytes in")]
+    fn filling_more_than_there_is_room_for_is_a_bug() {
+        pool(1).alloc(1).unwrap().set_filled(usize::MAX, 2);
+    }
+
+    #[test]
+    fn a_burst_of_all_kinds_goes_back_to_where_each_came_from() {
+        let (one, other) = (pool(8), pool(8));
+        let mut burst = Burst::new();
+        let mut jumbo = one.alloc(1).unwrap();
+        jumbo.chain(other.alloc(1).unwrap()).unwrap();
+        let flooded = one.alloc(1).unwrap();
+        for m in [flooded.share(), jumbo, other.alloc(1).unwrap(), flooded, one.alloc(1).unwrap()] {
+            burst.push(m).unwrap();
+        }
+        assert_eq!((one.balance().out, other.balance().out), (3, 2));
+        burst.drop_front(1);
+        assert_eq!((burst.len(), one.balance().out), (4, 3), "its twin is still there");
+        drop(burst);
+        assert_eq!((one.balance().free, other.balance().free), (8, 8));
+    }
+}
