@@ -5,6 +5,20 @@
 //! - An [`Mbuf`] is one packet. It goes back to its pool when dropped.
 //! - A [`Burst`] is up to [`MAX_BURST`] packets in hand.
 //!
+//! ```
+//! use mbuf::{Burst, LcoreId, Mempool, MempoolConfig};
+//!
+//! let pool = Mempool::new(&MempoolConfig { mbufs: 512, ..MempoolConfig::default() })?;
+//! let lcore = LcoreId::claim(); // this thread has its own cache from here on
+//! let mut burst = Burst::new();
+//! pool.alloc_bulk(&mut burst, 32, 7)?; // tagged as port 7's
+//! burst[0].append(60).expect("a fresh mbuf has room").fill(0);
+//! drop(burst); // all 32 go back at once
+//! assert_eq!(pool.balance().out, 0);
+//! # drop(lcore);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Borrowed tails
 //! An `Mbuf<'t>` may carry only the first bytes of its frame in its own memory and name the rest as a list of
 //! [`TailSegment`]s: memory of somebody else (a guest), readable for the lifetime `'t` and changing at any time. No
