@@ -1,4 +1,4 @@
-//! The guest's second serial line: command lines in, output and exit status back (protocol: `guest/init`).
+//! A virtio-serial port into the guest: command lines in, output and exit status back (protocol: `guest/init`).
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -22,7 +22,7 @@ pub(crate) struct Console {
 
 impl Console {
     pub(crate) fn connect(path: &Path) -> Self {
-        let stream = wait_for("QEMU's serial socket", secs(10), || UnixStream::connect(path).ok());
+        let stream = wait_for("QEMU's console socket", secs(10), || UnixStream::connect(path).ok());
         Self { stream, received: Vec::new(), last_id: 0 }
     }
 
@@ -69,7 +69,7 @@ impl Console {
         self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1)))).map_err(|e| e.to_string())?;
         let mut chunk = [0; 4096];
         match self.stream.read(&mut chunk) {
-            Ok(0) => Err("QEMU closed the serial line".to_owned()),
+            Ok(0) => Err("QEMU closed the console".to_owned()),
             Ok(n) => {
                 self.received.extend_from_slice(&chunk[..n]);
                 Ok(())

@@ -4,11 +4,14 @@
 //! `cargo test --release --test e2e -- --ignored --test-threads=1`. Without `--ignored` none of them runs, and with it
 //! none is skipped: a test fails with the name of what is missing.
 
+mod card;
 mod console;
 mod deadline;
+mod four_queue_pairs_need_qemu;
 mod guest;
-mod lifecycle_needs_qemu;
+mod lifecycle;
 mod machine;
+mod one_queue_pair_needs_qemu;
 mod polder;
 mod process;
 mod qmp;
@@ -18,6 +21,5 @@ mod stats;
 mod tap_needs_root_and_qemu;
 mod testpmd;
 mod traffic;
-mod traffic_needs_qemu;
 mod undo;
 mod virtio_user_needs_dpdk;

@@ -39,7 +39,7 @@ impl Kind {
 }
 
 pub(crate) struct Scene {
-    kind: Kind,
+    pub(crate) kind: Kind,
     // Guests leave before the switch does: fields drop in order.
     pub(crate) guests: Vec<Guest>,
     pub(crate) polder: Polder,

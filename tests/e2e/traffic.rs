@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use crate::card::{Offloads, set_mtu, set_offloads};
 use crate::deadline::secs;
 use crate::guest::Guest;
 use crate::process::timed;
+use crate::scene::Scene;
 
 /// One ping of the summary `N packets transmitted, M packets received`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +42,11 @@ pub(crate) fn ping_loses_nothing(from: &mut Guest, to: &str, size: u16) {
     assert_eq!(count, PingCount { sent: 20, received: 20 }, "{}$ {command}", from.name());
 }
 
+pub(crate) fn ping_both_ways((a, b): (&mut Guest, &mut Guest), size: u16) {
+    ping_loses_nothing(a, &b.ip(), size);
+    ping_loses_nothing(b, &a.ip(), size);
+}
+
 /// Pings until one answer comes: after a card came back, neighbours may have to be found again.
 pub(crate) fn ping_comes_back(from: &mut Guest, to: &str) {
     let command = format!("for i in $(seq 20); do ping -q -c 1 -W 1 {to} && exit 0; done; exit 1");
@@ -59,32 +66,44 @@ pub(crate) fn finish_pings(from: &mut Guest) -> PingCount {
 
 /// A TCP stream that goes on beside what follows, until [`stop_flood`] or the death of an end.
 pub(crate) fn start_flood(from: &mut Guest, to: &mut Guest) {
-    to.spawn("flood", "nc -l -p 4000 <>/dev/ttyS0 >/dev/null");
-    from.spawn("flood", &format!("sleep 0.3; nc {} 4000 </dev/zero >/dev/null", to.ip()));
+    to.spawn("flood", "nc -l -p 4000 -e sh -c 'exec cat >/dev/null'");
+    from.spawn("flood", &format!("usleep 300000; nc {} 4000 -e cat /dev/zero", to.ip()));
     // Deep enough into the stream that its queues are full.
-    from.sh("sleep 1; pidof nc");
+    from.sh("sleep 1; pidof cat");
 }
 
 /// Ends this guest's side of [`start_flood`].
 pub(crate) fn stop_flood(guest: &mut Guest) {
-    guest.sh("killall -9 nc; true");
+    guest.sh("killall -9 cat nc; true");
+}
+
+/// 100 MB from the first guest to the second, one stream a queue pair; the cards are left as they were at boot.
+pub(crate) fn tcp_100mb(scene: &mut Scene, mtu: u16, offloads: Offloads) {
+    let streams = scene.kind.queue_pairs();
+    set_mtu(scene.pair(), mtu);
+    let (a, b) = scene.pair();
+    set_offloads(a, offloads);
+    set_offloads(b, offloads);
+    tcp_arrives_whole(a, b, streams, 100 / u32::from(streams));
+    set_offloads(a, Offloads::On);
+    set_offloads(b, Offloads::On);
+    set_mtu(scene.pair(), 1500);
 }
 
 /// Streams `megabytes` of random bytes in each of `streams` TCP connections; the checksums taken on both sides must match.
-pub(crate) fn tcp_arrives_whole(from: &mut Guest, to: &mut Guest, streams: u16, megabytes: u32) {
+fn tcp_arrives_whole(from: &mut Guest, to: &mut Guest, streams: u16, megabytes: u32) {
     let limit = secs(120);
+    let sent = from.sh(&format!("stream {megabytes} | md5sum"));
     for port in ports(streams) {
-        // Its own input must stay open: at its end nc would close the connection.
-        let receive = format!("nc -l -p {port} <>/dev/ttyS0 | md5sum");
+        let receive = format!("nc -l -p {port} -e sh -c 'md5sum >/tmp/{port}.md5'; cat /tmp/{port}.md5");
         to.spawn(&format!("tcp{port}"), &receive);
     }
+    to.sh("usleep 300000");
     let ((), took) = timed(|| {
         for port in ports(streams) {
-            let send = send_command(&to.ip(), port, megabytes);
-            from.spawn(&format!("tcp{port}"), &send);
+            from.spawn(&format!("tcp{port}"), &format!("nc {} {port} -e stream {megabytes}", to.ip()));
         }
         for port in ports(streams) {
-            let sent = from.finish(&format!("tcp{port}"), limit);
             let received = to.finish(&format!("tcp{port}"), limit);
             assert_eq!(sent, received, "MD5 of {megabytes} MB over TCP, sent and received");
         }
@@ -94,15 +113,6 @@ pub(crate) fn tcp_arrives_whole(from: &mut Guest, to: &mut Guest, streams: u16, 
 
 fn ports(streams: u16) -> std::ops::Range<u16> {
     5001..5001 + streams
-}
-
-/// Sends what it takes the checksum of; a fifo splits the stream.
-fn send_command(to: &str, port: u16, megabytes: u32) -> String {
-    let fifo = format!("/tmp/fifo{port}");
-    format!(
-        "rm -f {fifo}; mkfifo {fifo}; md5sum <{fifo} & sleep 0.3; \
-         head -c {megabytes}000000 /dev/urandom | tee {fifo} | nc {to} {port} >/dev/null; wait"
-    )
 }
 
 fn report_rate(megabytes: u32, took: Duration) {

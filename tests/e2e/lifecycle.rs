@@ -1,0 +1,28 @@
+//! Cards and guests that come and go under traffic.
+
+use crate::deadline::secs;
+use crate::guest::Guest;
+use crate::traffic::{PingCount, finish_pings, ping_comes_back, start_pings};
+
+/// Pings go from `c` to `a` while `act` works on a third guest; none may be lost.
+pub(crate) fn while_others_lose_nothing<T>(
+    a: &mut Guest,
+    c: &mut Guest,
+    act: impl FnOnce(&mut Guest) -> T,
+) -> T {
+    ping_comes_back(c, &a.ip());
+    start_pings(c, &a.ip(), 10);
+    let result = act(a);
+    assert_eq!(finish_pings(c), PingCount { sent: 500, received: 500 }, "pings between the two other guests");
+    result
+}
+
+/// Takes the card's driver away and gives it back.
+pub(crate) fn rebind(guest: &mut Guest, bus: &str, driver: &str, device: &str) {
+    let folder = format!("/sys/bus/{bus}/drivers/{driver}");
+    let output = guest.sh_within(&format!("echo {device} >{folder}/unbind"), secs(60));
+    assert_eq!(output.status, 0, "unbind: {}", output.text);
+    guest.sh("! [ -e /sys/class/net/eth0 ]");
+    guest.sh(&format!("echo {device} >{folder}/bind"));
+    guest.nic_up();
+}
