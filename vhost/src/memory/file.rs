@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use mbuf::foreign::seal_size;
-use rustix::fs::{OFlags, SealFlags, fcntl_get_seals, fcntl_getfl};
+use rustix::fs::{OFlags, SealFlags, fcntl_get_seals, fcntl_getfl, fstat};
 
 use super::MemoryError;
 
@@ -30,6 +30,21 @@ pub(super) fn prepare(fd: BorrowedFd<'_>, gpa: u64) -> Result<Seal, MemoryError>
         return Err(MemoryError::WriteSealed { gpa });
     }
     Ok(if seal_size(fd) { Seal::Sealed } else { Seal::Open })
+}
+
+/// Which file a descriptor leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    /// Of the descriptor for a region at `gpa`.
+    pub(super) fn of(fd: BorrowedFd<'_>, gpa: u64) -> Result<Self, MemoryError> {
+        let stat = fstat(fd).map_err(|e| MemoryError::Os { gpa, what: "fstat", source: e.into() })?;
+        Ok(Self { device: stat.st_dev, inode: stat.st_ino })
+    }
 }
 
 #[cfg(test)]

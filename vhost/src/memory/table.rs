@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use mbuf::foreign::{ForeignMapping, Watch};
 
-use super::file::{Seal, prepare};
+use super::file::{FileId, Seal, prepare};
 use super::{FrontendVa, Gpa, MemoryError};
 
 /// Most regions of one guest: what GET_MAX_MEM_SLOTS answers.
@@ -62,6 +62,11 @@ pub(crate) struct Region {
     /// Host address of the region's first byte.
     host: NonNull<u8>,
     seal: Seal,
+    /// The file behind it, and where in it the region starts.
+    file: FileId,
+    offset: u64,
+    /// How often it was added and not removed.
+    claims: u32,
     /// Keeps `size` bytes from `host` on mapped.
     _mapping: Arc<ForeignMapping>,
 }
@@ -79,9 +84,18 @@ impl Region {
         let len = usize::try_from(size);
         let len = len.map_err(|_| MemoryError::Wraps { gpa, what: "guest address", start: gpa, size })?;
         let seal = prepare(request.fd.as_fd(), gpa)?;
+        let file = FileId::of(request.fd.as_fd(), gpa)?;
         let mapping = ForeignMapping::map_watched(request.fd.as_fd(), offset, len, true, watch)
             .map_err(|source| MemoryError::Map { gpa, source })?;
-        Ok(Self { gpa, size, va, host: mapping.base(), seal, _mapping: Arc::new(mapping) })
+        let (host, _mapping) = (mapping.base(), Arc::new(mapping));
+        Ok(Self { gpa, size, va, host, seal, file, offset, claims: 1, _mapping })
+    }
+
+    /// Whether `request` asks for this very region.
+    fn is(&self, request: &RegionRequest) -> Result<bool, MemoryError> {
+        let place = (self.gpa, self.size, self.va, self.offset);
+        Ok(place == (request.gpa.0, request.size, request.va.0, request.mmap_offset)
+            && self.file == FileId::of(request.fd.as_fd(), self.gpa)?)
     }
 
     /// The window of `len` bytes, `at` bytes into the region, if all of them are inside.
@@ -130,21 +144,32 @@ impl GuestMemory {
         Self::from_regions(regions, watch)
     }
 
-    /// This memory and one region more.
+    /// This memory and one region more. The same region again counts as one claim more on it: QEMU adds each region once
+    /// for each queue pair, and removes it as often.
     pub(crate) fn with(&self, request: &RegionRequest) -> Result<Self, MemoryError> {
-        if self.regions.len() >= MAX_REGIONS {
+        let mut regions = self.regions.to_vec();
+        for region in &mut regions {
+            if region.is(request)? {
+                region.claims = region.claims.saturating_add(1);
+                return Ok(Self { regions: regions.into(), watch: self.watch.clone() });
+            }
+        }
+        if regions.len() >= MAX_REGIONS {
             return Err(MemoryError::TooMany(MAX_REGIONS));
         }
-        let mut regions = self.regions.to_vec();
         regions.push(Region::map(request, &self.watch)?);
         Self::from_regions(regions, self.watch.clone())
     }
 
-    /// This memory without the region that these three name.
+    /// This memory with one claim less on the region that these three name; without it, if it was the last one.
     pub(crate) fn without(&self, gpa: Gpa, va: FrontendVa, size: u64) -> Result<Self, MemoryError> {
         let mut regions = self.regions.to_vec();
         let found = regions.iter().position(|r| r.gpa == gpa.0 && r.va == va.0 && r.size == size);
-        regions.remove(found.ok_or(MemoryError::NoSuchRegion { gpa: gpa.0, va: va.0, size })?);
+        let found = found.ok_or(MemoryError::NoSuchRegion { gpa: gpa.0, va: va.0, size })?;
+        regions[found].claims -= 1;
+        if regions[found].claims == 0 {
+            regions.remove(found);
+        }
         Ok(Self { regions: regions.into(), watch: self.watch.clone() })
     }
 

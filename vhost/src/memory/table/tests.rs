@@ -101,6 +101,21 @@ fn m16_one_region_more_one_less() {
 }
 
 #[test]
+fn m16_the_same_region_again_is_a_claim_more() {
+    let fd = memfd(MIB);
+    let again = || RegionRequest { fd: fd.try_clone().expect("dup"), ..request(0, MIB, 0x7000_0000, 0) };
+    let memory = GuestMemory::map(&[again()]).expect("good");
+    let twice = memory.with(&again()).expect("the very same region");
+    let host = |m: &GuestMemory| m.region_at(Gpa(0)).map(|r| r.host);
+    assert_eq!(host(&twice), host(&memory), "mapped once");
+    assert_eq!(twice.summary().regions, 1);
+    let once = twice.without(Gpa(0), FrontendVa(0x7000_0000), MIB).expect("there");
+    assert!(host(&once).is_some(), "one claim is left");
+    let none = once.without(Gpa(0), FrontendVa(0x7000_0000), MIB).expect("there");
+    assert!(none.is_empty());
+}
+
+#[test]
 fn m16_no_more_than_the_limit() {
     let fd = memfd(4096);
     let mut memory = GuestMemory::default();
