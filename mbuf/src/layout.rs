@@ -19,8 +19,6 @@ pub(crate) const FREE: u16 = u16::MAX;
 #[repr(C, align(64))]
 pub(crate) struct Meta {
     pub(crate) body: Body,
-    /// Bytes behind the head: headroom, data and tailroom. Never changes.
-    pub(crate) buf_len: u16,
     /// How many handles share this mbuf; 1 while it lies in its pool.
     pub(crate) refcnt: AtomicU16,
     /// Who took it out of the pool, or [`FREE`].
@@ -40,10 +38,11 @@ pub(crate) struct Body {
     pub(crate) data_len: u32,
     /// Bytes of the whole packet: all segments and the tail.
     pub(crate) pkt_len: u32,
-    /// Segments behind `tail`.
-    pub(crate) tail_count: u32,
+    /// Bytes behind `Meta`: headroom, data and tailroom.
+    pub(crate) buf_len: u16,
     /// Where the data starts, from the end of `Meta`.
     pub(crate) data_off: u16,
+    pub(crate) tail_count: u16,
     /// The port it came in by.
     pub(crate) port: u16,
     pub(crate) offload: Offload,

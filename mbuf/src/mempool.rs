@@ -149,12 +149,13 @@ impl Mempool {
                 tail: core::ptr::null(),
                 data_len: 0,
                 pkt_len: 0,
-                tail_count: 0,
+                buf_len,
                 data_off: HEADROOM as u16,
+                tail_count: 0,
                 port: 0,
                 offload: Offload::NONE,
             };
-            let head = Meta { body, buf_len, refcnt: AtomicU16::new(1), owner: AtomicU16::new(FREE) };
+            let head = Meta { body, refcnt: AtomicU16::new(1), owner: AtomicU16::new(FREE) };
             // SAFETY: `nth` lies whole inside the zone, is aligned to 64, and nobody holds it yet.
             unsafe { meta.0.write(head) };
             give(&self.ring, &[meta]);

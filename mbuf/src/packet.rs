@@ -63,8 +63,8 @@ impl<'t> Mbuf<'t> {
     /// Bytes of the buffer from where the data starts.
     #[inline]
     fn room_from_start(&self) -> usize {
-        let Meta { body, buf_len, .. } = self.meta();
-        usize::from(*buf_len) - usize::from(body.data_off)
+        let m = self.body();
+        usize::from(m.buf_len) - usize::from(m.data_off)
     }
 
     /// Bytes of the whole packet.
@@ -282,14 +282,14 @@ impl<'t> Mbuf<'t> {
         self.body().tail_count != 0
     }
 
-    /// Ends the packet with foreign memory. False, and nothing done, if it is shared or has a tail, or if its length or
-    /// the number of segments would reach 2³².
+    /// Ends the packet with foreign memory. False, and nothing done, if it is shared or has a tail, or if its length
+    /// would reach 2³² or the number of segments 65,536.
     #[inline]
     pub fn set_tail(&mut self, tail: &'t [TailSegment]) -> bool {
         let bytes: usize = tail.iter().map(TailSegment::len).sum();
         let m = self.body();
         let (Ok(count), Some(len)) =
-            (u32::try_from(tail.len()), u32::try_from(bytes).ok().and_then(|b| m.pkt_len.checked_add(b)))
+            (u16::try_from(tail.len()), u32::try_from(bytes).ok().and_then(|b| m.pkt_len.checked_add(b)))
         else {
             return false;
         };
