@@ -61,30 +61,45 @@ pub(super) struct Bucket {
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 impl Bucket {
+    /// What is known of `key`, if it lies in slot `way`.
+    #[inline(always)]
+    pub(super) fn get_at(&self, way: usize, key: u64) -> Option<Value> {
+        // ORDERING: F1 Acquire, pairs with F2: whoever sees the key sees the value that came with it.
+        if self.keys[way % WAYS].load(Ordering::Acquire) != key {
+            return None;
+        }
+        // ORDERING: F3 Acquire, pairs with F4: a value of the slot's next owner shows that the key is gone.
+        let value = self.values[way % WAYS].load(Ordering::Acquire);
+        let still = self.keys[way % WAYS].load(Ordering::Relaxed) == key;
+        (still & (value != 0)).then_some(Value(value))
+    }
+
     /// The slot that holds `key`, or some slot. Without branches: which slot it is, nobody can predict.
     #[inline(always)]
-    fn likely(&self, key: u64) -> (usize, bool) {
-        // ORDERING: F1 Acquire, pairs with F2: whoever sees the key sees the value that came with it.
-        let is = |way: usize| self.keys[way].load(Ordering::Acquire) == key;
-        let way = usize::from(is(1)) | usize::from(is(2)) << 1 | usize::from(is(3)) * 3;
-        (way & (WAYS - 1), (way != 0) | is(0))
+    fn likely(&self, key: u64) -> usize {
+        let is = |way: usize| self.keys[way].load(Ordering::Relaxed) == key;
+        (usize::from(is(1)) + usize::from(is(2)) * 2 + usize::from(is(3)) * 3) % WAYS
     }
 
     /// What is known of `key`, and in which slot.
     #[inline(always)]
     pub(super) fn get(&self, key: u64) -> Option<(usize, Value)> {
-        let (way, seen) = self.likely(key);
-        // ORDERING: F3 Acquire, pairs with F4: a value of the slot's next owner shows that the key is gone.
-        let value = self.values[way].load(Ordering::Acquire);
-        let still = self.keys[way].load(Ordering::Relaxed) == key;
-        (seen & still & (value != 0)).then_some((way, Value(value)))
+        let way = self.likely(key);
+        self.get_at(way, key).map(|value| (way, value))
     }
 
-    /// Whether just this is known of `key`. Of an entry that changes meanwhile it may be what was or what will be.
+    /// Whether slot `way` says just this of `key`. Of an entry that changes meanwhile it may be what was or what will be.
+    #[inline(always)]
+    pub(super) fn is_at(&self, way: usize, key: u64, value: Value) -> bool {
+        let key_there = self.keys[way % WAYS].load(Ordering::Relaxed);
+        let value_there = self.values[way % WAYS].load(Ordering::Relaxed);
+        (key_there == key) & (value_there == value.0)
+    }
+
+    /// [`is_at`](Self::is_at) in any slot.
     #[inline(always)]
     pub(super) fn is(&self, key: u64, value: Value) -> bool {
-        let (way, seen) = self.likely(key);
-        seen & (self.values[way].load(Ordering::Relaxed) == value.0)
+        self.is_at(self.likely(key), key, value)
     }
 
     /// Key and value of a slot as they are; exact for the writer, a hint for others.
@@ -94,9 +109,10 @@ impl Bucket {
         (key != 0 && value != 0).then_some((key, Value(value)))
     }
 
-    /// An empty slot.
-    pub(super) fn vacancy(&self) -> Option<usize> {
-        (0..WAYS).find(|way| self.keys[*way].load(Ordering::Relaxed) == 0)
+    /// An empty slot, `first` if that is one.
+    pub(super) fn vacancy(&self, first: usize) -> Option<usize> {
+        let mut ways = (0..WAYS).map(|n| (first + n) % WAYS);
+        ways.find(|way| self.keys[*way].load(Ordering::Relaxed) == 0)
     }
 
     /// Changes what is known of a key, unless somebody else did since it was `old`. Any thread may.
@@ -146,12 +162,12 @@ mod tests {
         let bucket = Bucket::default();
         let value = Value::dynamic(PortId::for_test(3), 9);
         for key in 1..=4 {
-            bucket.fill(bucket.vacancy().unwrap(), key, value);
+            bucket.fill(bucket.vacancy(2).unwrap(), key, value);
         }
-        assert_eq!(bucket.vacancy(), None);
-        assert_eq!(bucket.get(3), Some((2, value)));
+        assert_eq!(bucket.vacancy(0), None);
+        assert_eq!(bucket.get(1), Some((2, value)));
         bucket.clear(2);
-        assert_eq!((bucket.get(3), bucket.get(0), bucket.vacancy()), (None, None, Some(2)));
+        assert_eq!((bucket.get(1), bucket.get(0), bucket.vacancy(3)), (None, None, Some(2)));
         assert!(!bucket.replace(2, value, value), "a value that is gone is not refreshed");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! One table of fixed memory for all lcores. Each address has two candidate buckets of four entries, found by the halves of
 //! one keyed hash, so a lookup reads at most two cache lines whatever anybody sends. Reading and refreshing take no lock;
-//! what changes an entry's owner (learn, move, evict, expire) goes through one [`Writer`] behind a try-lock, and an lcore
+//! what changes an entry's owner (learn, move, evict, expire) goes through one `Writer` behind a try-lock, and an lcore
 //! that finds it busy goes on without learning: the station's next packet tries again.
 //!
 //! # Who may stay
@@ -12,6 +12,7 @@
 mod age;
 mod control;
 mod entry;
+mod reader;
 mod writer;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -22,6 +23,7 @@ use pmd::Counter;
 
 pub use age::Sweep;
 pub use control::{FdbEntry, StaticError};
+pub(crate) use reader::Reader;
 
 use crate::hash::KeyedHash;
 use crate::mac::MAC_BITS;
@@ -133,6 +135,12 @@ pub(crate) fn key_of(mac_word: u64, vlan: u16) -> u64 {
     (mac_word & MAC_BITS) | u64::from(vlan & 0xfff) << 48
 }
 
+/// The slot of a bucket where a key is put if it is free there, and so looked for first: one compare finds most.
+#[inline(always)]
+fn first_way(hash: u64) -> usize {
+    (hash >> 62) as usize
+}
+
 fn in_range(
     what: &'static str,
     value: u64,
@@ -218,12 +226,6 @@ impl Fdb {
         self.hash.hash(key)
     }
 
-    /// The table, for a burst's lookups.
-    #[inline(always)]
-    pub(crate) fn reader(&self) -> Reader<'_> {
-        Reader { fdb: self, buckets: &self.buckets, hash: self.hash.clone() }
-    }
-
     #[inline(always)]
     fn primary(&self, hash: u64) -> &Bucket {
         &self.buckets[hash as usize & (self.buckets.len() - 1)]
@@ -234,7 +236,6 @@ impl Fdb {
         &self.buckets[(hash >> 32) as usize & (self.buckets.len() - 1)]
     }
 
-    #[inline(always)]
     fn find(&self, key: u64, hash: u64) -> Option<(&Bucket, usize, Value)> {
         let bucket = self.primary(hash);
         if let Some((way, value)) = bucket.get(key) {
@@ -243,8 +244,6 @@ impl Fdb {
         self.find_secondary(key, hash)
     }
 
-    /// One in twenty when the table is full to its capacity, hardly any before.
-    #[inline(never)]
     fn find_secondary(&self, key: u64, hash: u64) -> Option<(&Bucket, usize, Value)> {
         let bucket = self.secondary(hash);
         bucket.get(key).map(|(way, value)| (bucket, way, value))
@@ -275,45 +274,5 @@ impl Fdb {
             return Learn::RefusedQuota;
         }
         self.try_write().map_or(Learn::Busy, |mut writer| writer.learn(key, hash, port, now_s))
-    }
-}
-
-/// What lookups need of the table, at hand for the length of a burst.
-#[derive(Clone)]
-pub(crate) struct Reader<'f> {
-    fdb: &'f Fdb,
-    buckets: &'f [Bucket],
-    hash: KeyedHash,
-}
-
-impl Reader<'_> {
-    #[inline(always)]
-    fn primary(&self, hash: u64) -> &Bucket {
-        &self.buckets[hash as usize & (self.buckets.len() - 1)]
-    }
-
-    /// The port behind which `key` is.
-    #[inline(always)]
-    pub(crate) fn port_of(&self, key: u64) -> Option<PortId> {
-        let hash = self.hash.hash(key);
-        match self.primary(hash).get(key) {
-            Some((_, value)) => Some(value.port()),
-            None => self.fdb.find_secondary(key, hash).map(|(_, _, value)| value.port()),
-        }
-    }
-
-    /// Notes that `key` was seen behind `port` in second `now_s`. Nothing to be done for most packets of a second.
-    #[inline(always)]
-    pub(crate) fn learn(&self, key: u64, port: PortId, now_s: u32) -> Learn {
-        let hash = self.hash.hash(key);
-        if self.primary(hash).is(key, Value::dynamic(port, now_s)) {
-            return Learn::Known;
-        }
-        self.learn_slow(key, hash, port, now_s)
-    }
-
-    #[inline(never)]
-    fn learn_slow(&self, key: u64, hash: u64, port: PortId, now_s: u32) -> Learn {
-        self.fdb.learn_key(key, hash, port, now_s)
     }
 }

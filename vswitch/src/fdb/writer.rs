@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::entry::{Bucket, Value, WAYS};
-use super::{Fdb, Learn};
+use super::{Fdb, Learn, first_way};
 use crate::PortId;
 
 /// Buckets looked at for an entry to evict when the table is at its capacity.
@@ -98,7 +98,8 @@ impl<'f> Writer<'f> {
 
     fn vacancy(&self, hash: u64) -> Option<(&'f Bucket, usize)> {
         let [a, b] = self.candidates(hash);
-        a.vacancy().map(|way| (a, way)).or_else(|| b.vacancy().map(|way| (b, way)))
+        let first = first_way(hash);
+        a.vacancy(first).map(|way| (a, way)).or_else(|| b.vacancy(first).map(|way| (b, way)))
     }
 
     /// Makes room by moving one of the eight entries that are in the way to the other of its own two buckets. A reader
@@ -107,7 +108,7 @@ impl<'f> Writer<'f> {
         for slot in self.slots(hash) {
             let home = self.fdb.hash(slot.key);
             let other = self.candidates(home).into_iter().find(|b| !std::ptr::eq(*b, slot.bucket));
-            if let Some((bucket, way)) = other.and_then(|b| b.vacancy().map(|way| (b, way))) {
+            if let Some((bucket, way)) = other.and_then(|b| b.vacancy(first_way(home)).map(|way| (b, way))) {
                 bucket.fill(way, slot.key, slot.value);
                 slot.bucket.clear(slot.way);
                 self.fdb.tally.relocated.add(1);

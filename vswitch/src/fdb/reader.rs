@@ -1,0 +1,73 @@
+//! The table as a burst's lookups read it.
+
+use std::sync::atomic::Ordering;
+
+use super::entry::{Bucket, Value};
+use super::{Fdb, Learn, first_way};
+use crate::PortId;
+use crate::hash::KeyedHash;
+
+impl Fdb {
+    /// The table, for a burst's lookups.
+    #[inline(always)]
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        let sparse = self.total.load(Ordering::Relaxed) < self.capacity / 4;
+        Reader { fdb: self, buckets: &self.buckets, hash: self.hash.clone(), sparse }
+    }
+}
+
+/// What lookups need of the table, at hand for the length of a burst.
+#[derive(Clone)]
+pub(crate) struct Reader<'f> {
+    fdb: &'f Fdb,
+    buckets: &'f [Bucket],
+    hash: KeyedHash,
+    /// Few entries: nearly each lies where it is looked for first, and the processor learns to count on that. Once there
+    /// are many, a compare with all four slots costs less than guessing wrong.
+    sparse: bool,
+}
+
+impl Reader<'_> {
+    #[inline(always)]
+    fn primary(&self, hash: u64) -> &Bucket {
+        &self.buckets[hash as usize & (self.buckets.len() - 1)]
+    }
+
+    /// The port behind which `key` is.
+    #[inline(always)]
+    pub(crate) fn port_of(&self, key: u64) -> Option<PortId> {
+        let hash = self.hash.hash(key);
+        let bucket = self.primary(hash);
+        if self.sparse
+            && let Some(value) = bucket.get_at(first_way(hash), key)
+        {
+            return Some(value.port());
+        }
+        match bucket.get(key) {
+            Some((_, value)) => Some(value.port()),
+            None => self.port_in_secondary(key, hash),
+        }
+    }
+
+    /// One in twenty when the table is full to its capacity, hardly any before; and the unknown.
+    #[inline(never)]
+    fn port_in_secondary(&self, key: u64, hash: u64) -> Option<PortId> {
+        self.fdb.find_secondary(key, hash).map(|(_, _, value)| value.port())
+    }
+
+    /// Notes that `key` was seen behind `port` in second `now_s`. Nothing to be done for most packets of a second.
+    #[inline(always)]
+    pub(crate) fn learn(&self, key: u64, port: PortId, now_s: u32) -> Learn {
+        let hash = self.hash.hash(key);
+        let (bucket, fresh) = (self.primary(hash), Value::dynamic(port, now_s));
+        if (self.sparse && bucket.is_at(first_way(hash), key, fresh)) || bucket.is(key, fresh) {
+            return Learn::Known;
+        }
+        self.learn_slow(key, hash, port, now_s)
+    }
+
+    #[inline(never)]
+    fn learn_slow(&self, key: u64, hash: u64, port: PortId, now_s: u32) -> Learn {
+        self.fdb.learn_key(key, hash, port, now_s)
+    }
+}
