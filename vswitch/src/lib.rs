@@ -6,7 +6,7 @@
 //! # One turn
 //! `Turner::turn` visits each of its lcore's receive halves once; [`Forwarder::poll`] takes a burst from it and makes two
 //! passes. `Classifier::classify` reads each packet's addresses, learns the source and looks the destination up in the
-//! [`Fdb`](fdb::Fdb). `Forwarder::sort_and_send` sorts the burst by output (not needed when all goes to one, the usual
+//! [`Fdb`]. `Forwarder::sort_and_send` sorts the burst by output (not needed when all goes to one, the usual
 //! case) and sends. What a receiver cannot take is dropped there and then. After that the sender gets its buffers back
 //! (`complete`); at the end of the turn each receiver that got something is told (`flush`). Where an output belongs to
 //! another lcore, packets are made to own their bytes and go through a ring ([`ring::spsc`]).

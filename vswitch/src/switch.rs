@@ -15,7 +15,7 @@ use crate::ports::{PortInfo, Ports, State};
 use crate::stats::{LcoreStats, LcoreTally, PortStats, SwitchStats, Totals, fdb_stats};
 use crate::{Clock, PortId, SwitchError, cpu};
 
-/// How long the control path waits for an lcore before it says which one does not answer.
+/// How long the control path waits for an lcore, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One lcore.
@@ -66,6 +66,7 @@ pub struct Switch {
     removed: Totals,
     clock: Clock,
     cycles_per_us: u64,
+    patience: Duration,
 }
 
 impl Switch {
@@ -80,11 +81,17 @@ impl Switch {
         let common = Common { fdb: Arc::clone(&fdb), idle: config.idle, clock: clock.clone() };
         let cycles_per_us = cpu::cycles_per_us();
         let (lcores, ports) = (Vec::with_capacity(config.lcores.len()), Ports::default());
-        let mut switch = Self { lcores, ports, fdb, removed: Totals::default(), clock, cycles_per_us };
+        let mut switch =
+            Self { lcores, ports, fdb, removed: Totals::default(), clock, cycles_per_us, patience: PATIENCE };
         for (at, lcore) in config.lcores.iter().enumerate() {
             switch.lcores.push(Lcore::start(lcore, &common, at == 0)?);
         }
         Ok(switch)
+    }
+
+    /// How long to wait for an lcore before an error says which one does not answer; 10 s at first.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Gives a new port its id; its number is for [`pmd::QueueEnv::port`]. [`attach`](Self::attach) comes next, or
@@ -146,7 +153,7 @@ impl Switch {
         if let State::Leaving { home: so_far, pending } = &mut port.state {
             while let Some((at, answer)) = pending.last() {
                 let lcore = &self.lcores[*at];
-                so_far.add(lcore.answer(answer, PATIENCE)?);
+                so_far.add(lcore.answer(answer, self.patience)?);
                 pending.pop();
             }
             home = std::mem::take(so_far);
@@ -254,7 +261,7 @@ impl Switch {
             lcore.post(Command::AddOutput { number: id.number(), output: Box::new(output), inlets, done });
             answers.push((lcore, answer));
         }
-        answers.iter().try_for_each(|(lcore, answer)| lcore.answer(answer, PATIENCE))
+        answers.iter().try_for_each(|(lcore, answer)| lcore.answer(answer, self.patience))
     }
 
     fn post_inputs(
@@ -273,7 +280,7 @@ impl Switch {
             lcore.post(Command::AddInputs { inputs, done });
             answers.push((lcore, answer));
         }
-        answers.iter().try_for_each(|(lcore, answer)| lcore.answer(answer, PATIENCE))
+        answers.iter().try_for_each(|(lcore, answer)| lcore.answer(answer, self.patience))
     }
 }
 
@@ -334,7 +341,7 @@ impl Switch {
 impl Drop for Switch {
     fn drop(&mut self) {
         for lcore in self.lcores.drain(..) {
-            lcore.stop(PATIENCE);
+            lcore.stop(self.patience);
         }
     }
 }

@@ -37,7 +37,8 @@ fn come_and_go(lcores: usize, times: usize) {
     a.send(frame(mac(2), mac(1), UNTAGGED));
     b.send(frame(mac(1), mac(2), UNTAGGED));
     net.settle();
-    (a.received(), b.received());
+    a.received();
+    b.received();
     let stop = Arc::new(AtomicBool::new(false));
     let flows = [
         flow(a.clone(), 1, b.clone(), 2, Arc::clone(&stop)),

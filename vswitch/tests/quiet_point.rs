@@ -20,7 +20,7 @@ fn any_traffic(net: &Net, frames: u32, seed: u64) {
             _ => mac(to as u32 * 10 + (next() % 3) as u32),
         };
         let src = mac(from as u32 * 10 + (next() % 3) as u32);
-        let bytes = if next() % 50 == 0 { vec![0; 9] } else { frame(dst, src, n) };
+        let bytes = if next().is_multiple_of(50) { vec![0; 9] } else { frame(dst, src, n) };
         let port = &net.ports[from as usize];
         port.wires[next() as usize % port.wires.len()].send(bytes);
         if n % 64 == 0 {
