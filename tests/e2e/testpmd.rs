@@ -60,16 +60,19 @@ impl Testpmd {
         })
     }
 
-    /// Sends `bursts` bursts of 32 from both ports, and what comes in goes out of the other port, for a time.
-    pub(crate) fn bounce(&mut self, bursts: u16, time: Duration) {
+    /// Sends `bursts` bursts of 32 from both ports, and what comes in goes out of the other port, until both have
+    /// received `packets`; then takes in what is still on its way.
+    pub(crate) fn bounce(&mut self, bursts: u16, packets: u64) {
         self.say("set fwd mac");
         self.say(&format!("start tx_first {bursts}"));
-        std::thread::sleep(time);
+        wait_for("testpmd's ports to receive", secs(60), || {
+            self.counts().iter().all(|count| count.rx_packets >= packets).then_some(())
+        });
         self.say("stop");
+        self.drain();
     }
 
-    /// Takes in what is still on its way.
-    pub(crate) fn drain(&mut self) {
+    fn drain(&mut self) {
         self.say("set fwd rxonly");
         self.say("start");
         std::thread::sleep(Duration::from_millis(500));
