@@ -1,0 +1,288 @@
+//! What a guest posts to be written: V15, V28, V39, V41, V43, V44, H3, H18.
+
+use std::sync::atomic::Ordering;
+
+use pmd::DropReason;
+use vhost::driver::Span;
+use vhost::wire::net::{F_PROTOCOL_FEATURES, F_VERSION_1};
+use vhost::wire::ring::{DESC_F_NEXT, DESC_F_WRITE, Desc};
+
+use crate::attacker::{Attacker, CANARY, GPA, Plan, cut, largest, part, read, write};
+use crate::scene::{case, race_time};
+
+/// Version 1 without mergeable buffers.
+const UNMERGED: u64 = F_VERSION_1 | F_PROTOCOL_FEATURES;
+
+/// Header and frame as they lie in a buffer.
+fn lies_in(span: &Span, frame: &[u8]) {
+    let mut bytes = vec![0; 12 + frame.len()];
+    span.read(0, &mut bytes);
+    assert_eq!(bytes[..12], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0], "the header");
+    assert!(bytes[12..] == *frame, "the frame");
+}
+
+/// Empty pieces around a good one count for nothing.
+#[test]
+fn v15_empty_pieces_in_a_chain() {
+    case(|scene| {
+        let mut attacker = Attacker::usual(scene);
+        let span = attacker.ram.alloc(256, 64).expect("room");
+        attacker.allow(&span);
+        let whole = write(&span);
+        let (empty, outside) = (part(whole, 0, 0), Desc { addr: u64::MAX, len: 0, ..whole });
+        attacker.rx.post(&[empty, part(whole, 0, 5), empty, outside, part(whole, 5, 251), empty]);
+        attacker.picture();
+        let sent = scene.y_sends_plain(1, 100);
+        assert_eq!(attacker.rx.expect_used(1), [(0, 112)]);
+        lies_in(&span, &sent[0]);
+        attacker.judge();
+    });
+}
+
+/// Buffers of no bytes are no room: not with mergeable buffers, where they could be used up for ever, and not without.
+#[test]
+fn v15_buffers_of_no_bytes() {
+    for (features, reason) in
+        [(crate::attacker::FEATURES, DropReason::TxFull), (UNMERGED, DropReason::TxTooLong)]
+    {
+        case(|scene| {
+            let mut attacker = Attacker::start(scene, Plan { features, ..Plan::default() });
+            let empty = Desc { addr: GPA, len: 0, flags: DESC_F_WRITE, next: 0 };
+            (0..200).for_each(|_| _ = attacker.rx.post(&[empty]));
+            attacker.picture();
+            scene.y_sends_plain(40, 100);
+            scene.expect_dropped(reason, 40);
+            attacker.rx.expect_used(0);
+            attacker.judge();
+        });
+    }
+}
+
+/// I3: 32,768 buffers, each a chain of 32,767 empty descriptors: a frame would walk a thousand million steps to find
+/// out that it does not fit. It walks 1,024 (policy: dropped as too long).
+#[test]
+fn v15_empty_chains_fill_the_largest_ring() {
+    case(|scene| {
+        let mut attacker = Attacker::start(scene, largest());
+        let last = attacker.plan.size - 1;
+        for i in 0..=last {
+            let (more, next) = if i < last { (DESC_F_NEXT, i + 1) } else { (0, 0) };
+            attacker.rx.ring.set_desc(i, Desc { addr: GPA, len: 0, flags: DESC_F_WRITE | more, next });
+        }
+        (0..attacker.plan.size).for_each(|_| attacker.rx.stage(1));
+        attacker.rx.publish();
+        scene.y_sends_plain(64, 60);
+        scene.expect_dropped(DropReason::TxTooLong, 64);
+        attacker.rx.expect_used(0);
+    });
+}
+
+/// The buffers are the ring itself: its table, its available ring, its used ring, and those of the other ring. Only the
+/// guest's own rings suffer.
+#[test]
+fn v28_buffers_are_the_rings_themselves() {
+    for which in 0..6 {
+        case(|scene| {
+            let mut attacker = Attacker::usual(scene);
+            let (rx, tx) = (attacker.rx.ring.clone(), attacker.tx.ring.clone());
+            let target = [&rx.desc, &rx.avail, &rx.used, &tx.desc, &tx.avail, &tx.used][which].clone();
+            for own in [&rx.desc, &rx.avail, &tx.desc, &tx.avail] {
+                attacker.allow(own);
+            }
+            (0..64).for_each(|_| _ = attacker.rx.post(&[write(&target)]));
+            attacker.picture();
+            scene.y_sends_plain(64, 300);
+            let end = std::time::Instant::now() + race_time() / 10;
+            while std::time::Instant::now() < end {
+                attacker.tx.offer(0);
+                scene.discard_at_y();
+                std::thread::yield_now();
+            }
+            attacker.judge();
+            let states = ["running", "avail_index_jump", "descriptor_index_out_of_range", "chain_too_long"];
+            let more = ["bad_indirect_table", "buffer_outside_memory", "buffer_direction"];
+            for ring in ["rx0", "tx0"] {
+                let state = scene.x_ring(ring);
+                assert!(states.iter().chain(&more).any(|s| *s == state), "{ring} is {state}");
+            }
+        });
+    }
+}
+
+/// Buffers of one byte: a jumbo frame needs more of them than the ring has. The frame is dropped whole, and no buffer of it
+/// used.
+#[test]
+fn v39_buffers_of_one_byte() {
+    case(|scene| {
+        let mut attacker = Attacker::usual(scene);
+        let span = attacker.ram.alloc(256, 64).expect("room");
+        cut(write(&span), 1).iter().for_each(|byte| _ = attacker.rx.post(&[*byte]));
+        attacker.picture();
+        scene.y_sends_plain(3, 9000);
+        scene.expect_dropped(DropReason::TxFull, 3);
+        attacker.rx.expect_used(0);
+        attacker.judge();
+        // What does fit takes as many of them as it has bytes.
+        let sent = scene.y_sends_plain(1, 100);
+        let used = attacker.rx.expect_used(112);
+        assert!(used.iter().zip(0..).all(|(used, i)| *used == (i, 1)));
+        let mut bytes = [0; 112];
+        span.read(0, &mut bytes);
+        assert_eq!((bytes[10], bytes[11]), (112, 0), "num_buffers");
+        assert_eq!(bytes[12..], sent[0]);
+    });
+}
+
+/// The same in a ring that has enough of them: more than 1,024 pieces are not dealt with (decision 0005).
+#[test]
+fn v39_buffers_of_one_byte_in_a_large_ring() {
+    case(|scene| {
+        let mut attacker = Attacker::start(scene, Plan { size: 16_384, ram_bytes: 4 << 20, ..Plan::default() });
+        let span = attacker.ram.alloc(16_384, 64).expect("room");
+        cut(write(&span), 1).iter().for_each(|byte| _ = attacker.rx.post(&[*byte]));
+        attacker.picture();
+        scene.y_sends_plain(3, 9000);
+        scene.expect_dropped(DropReason::TxTooLong, 3);
+        attacker.rx.expect_used(0);
+        attacker.judge();
+    });
+}
+
+#[test]
+fn v41_no_buffers_at_all() {
+    case(|scene| {
+        let mut attacker = Attacker::usual(scene);
+        attacker.picture();
+        scene.y_sends_plain(500, 200);
+        scene.expect_dropped(DropReason::TxFull, 500);
+        attacker.rx.expect_used(0);
+        attacker.judge();
+    });
+}
+
+/// A buffer that says it is far longer than the frame: used.len is what was written, and so is what was written.
+#[test]
+fn v43_long_buffer_for_a_short_frame() {
+    case(|scene| {
+        let plan = Plan { ram_bytes: 16 << 20, ..Plan::default() };
+        let mut attacker = Attacker::start(scene, plan);
+        let span = attacker.ram.alloc(12 << 20, 64).expect("room");
+        attacker.rx.post(&[write(&span)]);
+        let header_and_frame = attacker.ram.span((span.gpa() - GPA) as usize, 72);
+        attacker.allow(&header_and_frame);
+        attacker.picture();
+        let sent = scene.y_sends_plain(1, 60);
+        assert_eq!(attacker.rx.expect_used(1), [(0, 72)]);
+        lies_in(&span, &sent[0]);
+        attacker.judge();
+    });
+}
+
+/// Bytes of a frame's filler that stand in a row in all frames of the victims, and nowhere else.
+fn victims_filler(stream: u16) -> Vec<u8> {
+    (64..80usize).map(|i| (i as u16).wrapping_mul(31).wrapping_add(stream) as u8).collect()
+}
+
+/// The mempool's buffers are full of the victims' frames; the attacker gets frames of all lengths out of the same buffers,
+/// whole and in pieces, and then looks through all of its RAM.
+#[test]
+fn v44_no_bytes_of_others() {
+    case(|scene| {
+        let plan = Plan { size: 1024, ram_bytes: 4 << 20, ..Plan::default() };
+        let mut attacker = Attacker::start(scene, plan);
+        let end = std::time::Instant::now() + race_time() / 2;
+        let mut posted = 0;
+        while std::time::Instant::now() < end && posted < 1000 {
+            let spans = attacker.post_buffers(10, 2048);
+            posted += 10;
+            scene.y_sends_plain(10, 14 + usize::from(posted));
+            let used = attacker.rx.expect_used(posted);
+            for (span, (_, len)) in spans.iter().zip(&used[usize::from(posted) - 10..]) {
+                let mut rest = vec![0; span.len() - *len as usize];
+                span.read(*len as usize, &mut rest);
+                assert!(rest.iter().all(|b| *b == CANARY), "bytes behind used.len");
+            }
+        }
+        let ram = attacker.look();
+        for stream in [crate::scene::A as u16, crate::scene::B as u16] {
+            let filler = victims_filler(stream);
+            assert!(!ram.windows(filler.len()).any(|w| w == filler), "the attacker has bytes of stream {stream}");
+        }
+    });
+}
+
+/// The header over 1 to 12 buffers of one byte each, in one chain: correct for every split.
+#[test]
+fn h03_header_over_many_pieces() {
+    case(|scene| {
+        let mut attacker = Attacker::usual(scene);
+        for runts in 1..=12u32 {
+            let span = attacker.ram.alloc(256, 64).expect("room");
+            let whole = write(&span);
+            let mut chain = cut(part(whole, 0, runts), 1);
+            chain.push(part(whole, runts, 256 - runts));
+            attacker.rx.post(&chain);
+            let sent = scene.y_sends_plain(1, 60);
+            let used = attacker.rx.expect_used(runts as u16);
+            assert_eq!(used[runts as usize - 1].1, 72, "{runts} runts");
+            lies_in(&span, &sent[0]);
+        }
+    });
+}
+
+/// The same over mergeable buffers, each of one byte: the header itself is spread.
+#[test]
+fn h03_header_over_many_buffers() {
+    case(|scene| {
+        let mut attacker = Attacker::usual(scene);
+        let span = attacker.ram.alloc(100, 64).expect("room");
+        let whole = write(&span);
+        for byte in cut(part(whole, 0, 11), 1) {
+            attacker.rx.post(&[byte]);
+        }
+        attacker.rx.post(&[part(whole, 11, 89)]);
+        let sent = scene.y_sends_plain(1, 60);
+        let used = attacker.rx.expect_used(12);
+        assert!(used[..11].iter().all(|used| used.1 == 1) && used[11].1 == 61);
+        let mut bytes = [0; 72];
+        span.read(0, &mut bytes);
+        assert_eq!(bytes[..12], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 0]);
+        assert_eq!(bytes[12..], sent[0]);
+    });
+}
+
+/// Without mergeable buffers a frame goes into one chain or nowhere; the buffer stays.
+#[test]
+fn w02_a_frame_longer_than_the_receivers_buffers() {
+    case(|scene| {
+        let mut attacker = Attacker::start(scene, Plan { features: UNMERGED, ..Plan::default() });
+        let spans = attacker.post_buffers(1, 1526);
+        attacker.picture();
+        scene.y_sends_plain(2, 9000);
+        scene.y_sends_plain(1, 1515);
+        scene.expect_dropped(DropReason::TxTooLong, 3);
+        attacker.rx.expect_used(0);
+        let sent = scene.y_sends_plain(1, 1514);
+        assert_eq!(attacker.rx.expect_used(1), [(0, 1526)]);
+        lies_in(&spans[0], &sent[0]);
+        attacker.judge();
+    });
+}
+
+/// num_buffers as a sender sets it means nothing; the receiver's is our own.
+#[test]
+fn h18_sender_sets_num_buffers() {
+    case(|scene| {
+        let mut attacker = Attacker::usual(scene);
+        for num_buffers in [0u16, 2, 0x7fff, 0xffff] {
+            let hdr = vhost::driver::NetHdr { num_buffers, ..Default::default() };
+            let frame = crate::frames::plain(100, num_buffers.into());
+            let packet = attacker.place(&attacker.packet(hdr, &frame));
+            attacker.tx.post(&[read(&packet)]);
+            // Its receiver would break its ring at a wrong number.
+            scene.expect_at_y(&[frame]);
+        }
+        attacker.tx.expect_used(4);
+        assert_eq!(attacker.tx.ring.avail.load_u16(2, Ordering::Relaxed), 4);
+    });
+}
