@@ -3,8 +3,9 @@
 mod fake;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use fake::{mac, random_macs};
+use fake::{mac, numbers, random_macs};
 use vswitch::fdb::Learn;
 use vswitch::{Fdb, FdbConfig, Mac, PortId};
 
@@ -88,6 +89,8 @@ fn s02_learning_at_the_limit_by_four_threads_never_exceeds_it() {
         .collect();
     threads.into_iter().for_each(|t| t.join().unwrap());
     let listed = fdb.list(9);
+    let stations: std::collections::HashSet<_> = listed.iter().map(|e| e.mac).collect();
+    assert_eq!(stations.len(), listed.len(), "no station is there twice");
     assert_eq!(listed.len() as u64, fdb.stats().entries);
     for port in (0..3).map(PortId::for_test) {
         assert_eq!(listed.iter().filter(|e| e.port == port).count(), fdb.held_by(port));
@@ -104,4 +107,37 @@ fn the_table_holds_what_it_says() {
     assert!(stations.iter().all(|m| fdb.lookup(*m, 0) == Some(port)));
     assert_eq!(fdb.learn(random(), 0, port, 1), Learn::RefusedQuota);
     assert_eq!(fdb.learn(random(), 0, PortId::for_test(2), 1), Learn::Learned, "from who holds most");
+}
+
+#[test]
+fn a_reader_never_sees_a_station_behind_anothers_port() {
+    let fdb = Fdb::new(&FdbConfig { capacity: 256, port_quota: Some(200), ..FdbConfig::default() }).unwrap();
+    let port_of = |station: u32| PortId::for_test((station % 7) as u16);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for seed in 0..2 {
+            let (fdb, done) = (&fdb, &done);
+            scope.spawn(move || {
+                let mut next = numbers(seed);
+                for n in 0..300_000u32 {
+                    let station = next() as u32 % 2000;
+                    fdb.learn(mac(station), 0, port_of(station), n / 1000);
+                    if n % 16 == 0 {
+                        fdb.remove(mac(next() as u32 % 2000), 0);
+                    }
+                }
+                done.store(true, SeqCst);
+            });
+        }
+        let mut found = 0;
+        while !done.load(SeqCst) {
+            for station in 0..2000 {
+                if let Some(port) = fdb.lookup(mac(station), 0) {
+                    assert_eq!(port, port_of(station), "station {station}");
+                    found += 1;
+                }
+            }
+        }
+        assert_ne!(found, 0);
+    });
 }

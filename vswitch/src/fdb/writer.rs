@@ -29,7 +29,8 @@ impl Fdb {
         // ORDERING: F5 Acquire, pairs with F6: the last writer's counts and slots are seen.
         let taken =
             free && self.locked.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
-        taken.then_some(Writer { fdb: self })
+        // Not `then_some`: a writer made in vain would give back, in its drop, a lock that somebody else has.
+        taken.then(|| Writer { fdb: self })
     }
 
     /// The right to change the table. The control path only: it waits.
