@@ -44,6 +44,8 @@ reasons! {
     RxBadOffload = "rx_bad_offload",
     /// The guest's front end had disabled the queue: drained without effect.
     RxDisabled = "rx_disabled",
+    /// The guest's memory was taken away while the frame was read.
+    RxMemoryGone = "rx_memory_gone",
     /// The device flagged the frame as broken.
     RxError = "rx_error",
     /// To a reserved group address 01-80-C2-00-00-0x (IEEE 802.1Q 8.6.3): not forwarded.
