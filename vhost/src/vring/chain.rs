@@ -58,18 +58,32 @@ impl Table {
     }
 }
 
-/// Writes the chain's pieces in host memory to `pieces`, in order and without the empty ones; returns how many they are and
-/// how many bytes in all. `first` is the private copy of the chain's first descriptor.
+/// A chain that was collected.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chain {
+    /// Pieces written.
+    pub(crate) pieces: usize,
+    /// What it cost: pieces or descriptors, whichever are more. Empty descriptors have no pieces, and take time all the same.
+    pub(crate) cost: usize,
+    /// Bytes of all its descriptors.
+    pub(crate) bytes: u64,
+}
+
+/// Writes the chain's pieces in host memory to `pieces`, in order and without the empty ones. It costs no more than there is
+/// room for. `first` is the private copy of the chain's first descriptor.
 pub(crate) fn collect(
     ring: &mut Vring,
     first: Desc,
     direction: Direction,
     pieces: &mut [TailSegment],
-) -> Result<(usize, u64), ChainError> {
+) -> Result<Chain, ChainError> {
     let (table, mut desc) = enter(ring, first)?;
     let (mut count, mut bytes) = (0, 0u64);
-    // I3: no chain is longer than the ring, loops included.
-    for _ in 0..ring.size() {
+    // I3: no chain is longer than the ring, loops included, and none takes more steps than there is room for.
+    for walked in 1..=usize::from(ring.size()) {
+        if walked > pieces.len() {
+            return Err(ChainError::NoRoom);
+        }
         if desc.flags & DESC_F_INDIRECT != 0 {
             return Err(Fault::Indirect.into());
         }
@@ -79,7 +93,7 @@ pub(crate) fn collect(
         bytes += u64::from(desc.len);
         count += pieces_of(ring, desc, &mut pieces[count..])?;
         if desc.flags & DESC_F_NEXT == 0 {
-            return Ok((count, bytes));
+            return Ok(Chain { pieces: count, cost: walked.max(count), bytes });
         }
         desc = table.desc(ring, desc.next)?;
     }

@@ -73,7 +73,12 @@ impl RxQueue for GuestTx {
         if let Err(fault) = outcome {
             slot.latch(fault, inside.as_mut());
         }
-        if state == State::Disabled {
+        if inside.as_ref().is_some_and(Vring::memory_is_gone) {
+            // What was read may be the zeroes that took the memory's place.
+            slot.latch(Fault::MemoryGone, inside.as_mut());
+            counters.drop_packets(DropReason::RxMemoryGone, (burst.len() - before) as u64);
+            burst.truncate(before);
+        } else if state == State::Disabled {
             // A disabled ring is drained without effect (vhost-user, "Ring states").
             counters.drop_packets(DropReason::RxDisabled, (burst.len() - before) as u64);
             burst.truncate(before);
@@ -175,7 +180,11 @@ impl<'t> Taking<'_, 't> {
                     good += 1;
                 }
                 Err(Refused::Frame(reason)) => self.counters.drop_packets(reason, 1),
-                Err(Refused::NoRoom) => break,
+                Err(Refused::NoRoom) => {
+                    // Whatever the first pass found behind it waits, too.
+                    outcome = Ok(());
+                    break;
+                }
                 Err(Refused::Chain(fault)) => {
                     outcome = Err(fault);
                     break;
@@ -242,20 +251,25 @@ impl<'t> Taking<'_, 't> {
     fn fill_from_chain(&mut self, mbuf: &mut Mbuf<'t>, first: Desc) -> Result<(), Refused> {
         let hdr_len = self.ring.hdr_len();
         let room_in_turn = self.tails.len();
-        let (count, len) = match chain::collect(self.ring, first, Direction::Read, self.tails) {
+        let found = match chain::collect(self.ring, first, Direction::Read, self.tails) {
             Ok(found) => found,
             Err(ChainError::Fault(fault)) => return Err(Refused::Chain(fault)),
             // The turn's room is used up: next turn. A whole turn's room was too little: too many pieces.
             Err(ChainError::NoRoom) if room_in_turn < crate::vring::MAX_PIECES => {
                 return Err(Refused::NoRoom);
             }
-            Err(ChainError::NoRoom) => return Err(Refused::Frame(DropReason::RxBadDescriptor)),
+            Err(ChainError::NoRoom) => {
+                self.tails = &mut [];
+                return Err(Refused::Frame(DropReason::RxBadDescriptor));
+            }
         };
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        // Good or bad, a frame costs its turn what it took to find out (I3).
+        let (paid, free) = core::mem::take(&mut self.tails).split_at_mut(found.cost);
+        self.tails = free;
+        let len = usize::try_from(found.bytes).unwrap_or(usize::MAX);
         let frame = frame_len(len, hdr_len)?;
         let copied = first_bytes(frame, hdr_len, mbuf);
-        let (pieces, free) = core::mem::take(&mut self.tails).split_at_mut(count);
-        self.tails = free;
+        let pieces = &mut paid[..found.pieces];
         let (room, _) = mbuf.spare();
         let pieces = copy_front(pieces, room.as_ptr(), copied);
         mbuf.set_filled(hdr_len, copied - hdr_len);

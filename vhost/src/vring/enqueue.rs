@@ -18,9 +18,13 @@ use pmd::{DropReason, QueueCounters, TxQueue};
 use crate::vring::chain::{self, ChainError, Direction};
 use crate::vring::dequeue::offloads;
 use crate::vring::slot::State;
-use crate::vring::{Fault, MAX_FRAME, Vring, VringSlot, prefetch};
+use crate::vring::{Fault, MAX_FRAME, MAX_PIECES, Vring, VringSlot, prefetch};
 use crate::wire::net;
 use crate::wire::ring::{DESC_F_WRITE, Desc};
+
+/// What the chains of one burst may cost, all together (I3): twice the pieces of a burst of 64 KiB packets in buffers of
+/// 256 bytes. What comes behind finds the ring full.
+const BURST_COST: usize = 16 * MAX_PIECES;
 
 /// The transmit half over a guest's RX ring.
 #[derive(Debug)]
@@ -51,7 +55,9 @@ impl TxQueue for GuestRx {
         let Some(mut inside) = slot.try_enter() else { return 0 };
         let Some(ring) = inside.as_mut() else { return 0 };
         let accepted = receiver_offloads(ring.features());
-        let mut giving = Giving { ring, counters, pieces, accepted, filled: 0, taken: 0, sent: 0, bytes: 0 };
+        let budget = BURST_COST;
+        let mut giving =
+            Giving { ring, counters, pieces, accepted, budget, filled: 0, taken: 0, sent: 0, bytes: 0 };
         let outcome = if burst.iter().all(|m| accepted.covers(m.offload())) {
             giving.give(burst)
         } else {
@@ -95,6 +101,8 @@ struct Giving<'r> {
     counters: &'r QueueCounters,
     pieces: &'r mut [TailSegment],
     accepted: OffloadSet,
+    /// What is left of [`BURST_COST`].
+    budget: usize,
     /// Buffers filled, and not published yet.
     filled: usize,
     /// Packets dealt with: sent or dropped.
@@ -235,25 +243,31 @@ impl Giving<'_> {
         if mbuf.len() > MAX_FRAME {
             return Ok(Given::Dropped(DropReason::TxTooLong));
         }
-        let (mut room, mut pieces, mut buffers) = (0usize, 0, 0usize);
+        let (mut room, mut pieces, mut buffers, mut cost) = (0usize, 0, 0usize, 0);
         while room < need {
-            if self.filled + buffers >= self.ring.available(self.filled + buffers + 1)? {
+            if self.budget == 0 || self.filled + buffers >= self.ring.available(self.filled + buffers + 1)? {
                 return Ok(Given::NoBuffers);
             }
             let head = self.ring.head(self.filled + buffers)?;
             let desc: Desc = self.ring.desc(head);
-            let (count, len) =
-                match chain::collect(self.ring, desc, Direction::Write, &mut self.pieces[pieces..]) {
-                    Ok(found) => found,
-                    Err(ChainError::Fault(fault)) => return Err(fault),
-                    Err(ChainError::NoRoom) => return Ok(Given::Dropped(DropReason::TxTooLong)),
-                };
-            let part = usize::try_from(len).unwrap_or(usize::MAX).min(need - room);
+            // The packet's chains so far cost at least as much as they have pieces.
+            let left = &mut self.pieces[pieces..pieces + MAX_PIECES - cost];
+            let found = match chain::collect(self.ring, desc, Direction::Write, left) {
+                Ok(found) => found,
+                Err(ChainError::Fault(fault)) => return Err(fault),
+                Err(ChainError::NoRoom) => {
+                    self.budget = self.budget.saturating_sub(MAX_PIECES - cost);
+                    return Ok(Given::Dropped(DropReason::TxTooLong));
+                }
+            };
+            cost += found.cost;
+            self.budget = self.budget.saturating_sub(found.cost);
+            let part = usize::try_from(found.bytes).unwrap_or(usize::MAX).min(need - room);
             if room + part < need && !self.ring.mergeable() {
                 return Ok(Given::Dropped(DropReason::TxTooLong));
             }
             self.ring.write_used(self.filled + buffers, head, part as u32);
-            (room, pieces, buffers) = (room + part, pieces + count, buffers + 1);
+            (room, pieces, buffers) = (room + part, pieces + found.pieces, buffers + 1);
         }
         let header = header(mbuf.offload(), buffers as u16, self.accepted);
         let mut to = Scatter { pieces: &self.pieces[..pieces], offset: 0 };

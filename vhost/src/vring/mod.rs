@@ -17,6 +17,7 @@
 //! | V3 | full fence between storing used.idx and reading used_event or flags | the driver's fence between storing used_event and reading used.idx |
 //! | V4 | (full fence between arming the kick and re-reading avail.idx) | only an lcore that sleeps needs it; none does yet |
 
+mod bell;
 mod chain;
 mod dequeue;
 mod enqueue;

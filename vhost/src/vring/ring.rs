@@ -6,13 +6,13 @@
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, Ordering, fence};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use mbuf::foreign;
 
 use crate::memory::{Gpa, GuestMemory, RegionView};
-use crate::vring::{Fault, VringSetup};
+use crate::vring::{Fault, VringSetup, bell};
 use crate::wire::net;
 use crate::wire::ring::{
     AVAIL_F_NO_INTERRUPT, AVAIL_IDX_OFFSET, AVAIL_RING_OFFSET, Desc, USED_ELEM_SIZE, USED_F_NO_NOTIFY,
@@ -235,8 +235,7 @@ impl Vring {
     #[cold]
     fn call(&self) -> bool {
         let Some(call) = &self.call else { return false };
-        // The descriptor is non-blocking; if its counter is full the guest has calls enough.
-        let _ = rustix::io::write(call, &1u64.to_ne_bytes());
+        bell::ring(call.as_fd());
         true
     }
 
@@ -244,7 +243,7 @@ impl Vring {
     #[cold]
     pub(crate) fn signal_err(&self) {
         if let Some(err) = &self.err {
-            let _ = rustix::io::write(err, &1u64.to_ne_bytes());
+            bell::ring(err.as_fd());
         }
     }
 

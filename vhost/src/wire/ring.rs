@@ -88,7 +88,12 @@ mod tests {
 
     #[test]
     fn a_descriptor_survives_its_words() {
-        let d = Desc { addr: 0x1234_5678_9abc, len: 0xfedc_ba98, flags: DESC_F_NEXT | DESC_F_WRITE, next: 0xbeef };
+        let d = Desc {
+            addr: 0x1234_5678_9abc,
+            len: 0xfedc_ba98,
+            flags: DESC_F_NEXT | DESC_F_WRITE,
+            next: 0xbeef,
+        };
         assert_eq!(Desc::from_words(d.addr, d.rest_word()), d);
     }
 
