@@ -13,8 +13,15 @@ pub(crate) fn while_others_lose_nothing<T>(
     ping_comes_back(c, &a.ip());
     start_pings(c, &a.ip(), 10);
     let result = act(a);
-    assert_eq!(finish_pings(c), PingCount { sent: 500, received: 500 }, "pings between the two other guests");
+    let count = finish_pings(c);
+    let whole = PingCount { sent: 500, received: 500 };
+    assert_eq!(count, whole, "pings between the two other guests\n{}{}", card_counts(c), card_counts(a));
     result
+}
+
+/// What the guest itself counted, to tell whose loss it was.
+fn card_counts(guest: &mut Guest) -> String {
+    format!("{}: {}", guest.name(), guest.sh("ifconfig eth0; grep ^Icmp: /proc/net/snmp"))
 }
 
 /// Takes the card's driver away and gives it back.

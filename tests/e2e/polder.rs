@@ -45,14 +45,18 @@ impl Polder {
     }
 
     pub(crate) fn stats(&self) -> Stats {
+        Stats::parse(&self.stats_text())
+    }
+
+    /// What `polder stats --json` prints.
+    pub(crate) fn stats_text(&self) -> String {
         let out = Command::new(binary())
             .args(["stats", "--json", "--control"])
             .arg(&self.control)
             .output()
             .expect("start polder stats");
-        let text = String::from_utf8_lossy(&out.stdout);
         assert!(out.status.success(), "polder stats: {}", String::from_utf8_lossy(&out.stderr));
-        Stats::parse(&text)
+        String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
     /// Every packet that came in was sent or dropped under a reason, once what is on its way has arrived.

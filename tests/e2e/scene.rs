@@ -81,6 +81,14 @@ impl Scene {
     }
 }
 
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.polder.is_running() {
+            eprintln!("--- the switch's counts when the test failed:\n{}", self.polder.stats_text());
+        }
+    }
+}
+
 /// Runs a test on the guests of `kind`, then compares the switch's counts.
 pub(crate) fn on(kind: Kind, test: impl FnOnce(&mut Scene)) {
     static SCENE: Mutex<Option<Scene>> = Mutex::new(None);
