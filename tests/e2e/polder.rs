@@ -98,7 +98,7 @@ pub(crate) fn vhost_user(socket: &Path, queue_pairs: u16) -> String {
     format!("vhost-user:{},queues={queue_pairs}", socket.display())
 }
 
-/// The program under test. While `polder` is being written, another with its command line can stand in.
-pub(crate) fn binary() -> String {
-    std::env::var("POLDER_E2E_DUT").unwrap_or_else(|_| env!("CARGO_BIN_EXE_polder").to_owned())
+/// The program under test.
+pub(crate) fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_polder")
 }

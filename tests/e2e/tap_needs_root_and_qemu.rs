@@ -16,7 +16,7 @@ fn host_and_guest_ping_each_other() {
     let space = Namespace::new(&format!("polder-e2e-{}", std::process::id()));
     let socket = socket_path("vm");
     let ports = [Port::new("tap0", "tap:ptap0".to_owned()), Port::new("vm", vhost_user(&socket, 1))];
-    let polder = Polder::run_under(space.command(&binary()), &ports);
+    let polder = Polder::run_under(space.command(binary()), &ports);
     space.run("ip address add 10.77.0.100/24 dev ptap0");
     space.run("ip link set ptap0 up");
 
