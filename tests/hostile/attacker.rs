@@ -141,7 +141,10 @@ impl Raw {
     pub(crate) fn expect_used(&self, n: u16) -> Vec<(u32, u32)> {
         eventually(&format!("{n} used on {}, not {}", self.side.name(), self.used()), || self.used() >= n);
         assert_eq!(self.used(), n, "used on {}", self.side.name());
-        (0..n).map(|i| self.base.wrapping_add(i)).map(|at| (self.ring.used_id(at), self.ring.used_len(at))).collect()
+        (0..n)
+            .map(|i| self.base.wrapping_add(i))
+            .map(|at| (self.ring.used_id(at), self.ring.used_len(at)))
+            .collect()
     }
 
     /// Begins anew at position `base`.
@@ -184,7 +187,8 @@ impl Attacker {
     pub(crate) fn negotiate(scene: &Scene, plan: Plan) -> Self {
         let mut front = FrontEnd::connect(scene.socket(X), PATIENCE).expect("the attacker connects");
         negotiate(&mut front, plan.features);
-        let config = RamConfig { bytes: plan.ram_bytes, gpa_base: GPA, sealed: plan.sealed, ..RamConfig::default() };
+        let config =
+            RamConfig { bytes: plan.ram_bytes, gpa_base: GPA, sealed: plan.sealed, ..RamConfig::default() };
         let ram = GuestRam::new(config).expect("RAM");
         front.set_mem_table(&[(ram.region(), ram.as_fd())]).expect("the table is sound");
         let rx = Raw::new(&ram, Side::Rx, plan.size, plan.base);
@@ -306,7 +310,7 @@ impl Attacker {
         let now = self.look();
         self.allowed.sort_unstable_by_key(|range| range.start);
         let mut from = 0;
-        for range in self.allowed.iter().cloned().chain([now.len()..now.len()]) {
+        for range in self.allowed.iter().cloned().chain(std::iter::once(now.len()..now.len())) {
             let gap = from..range.start.max(from);
             if now[gap.clone()] != self.snapshot[gap.clone()] {
                 let at = gap.clone().find(|&at| now[at] != self.snapshot[at]);

@@ -129,7 +129,9 @@ fn v15_zero_length_pieces() {
         let whole = attacker.frame(&frame);
         let (empty, outside) = (part(whole, 0, 0), Desc { addr: u64::MAX, len: 0, ..whole });
         let (front, back) = (part(whole, 0, 100), part(whole, 100, whole.len - 100));
-        for chain in [[empty, front, back], [front, empty, back], [front, back, empty], [outside, front, back]] {
+        for chain in
+            [[empty, front, back], [front, empty, back], [front, back, empty], [outside, front, back]]
+        {
             attacker.tx.post(&chain);
         }
         scene.expect_at_y(&vec![frame.clone(); 4]);
@@ -328,7 +330,15 @@ fn v40_header_claims_more_than_there_is() {
     case(|scene| {
         let features = crate::headers::OFFLOADS;
         let mut attacker = Attacker::start(scene, Plan { features, ..Plan::default() });
-        let hdr = NetHdr { flags: 1, gso_type: 1, hdr_len: 54, gso_size: 1460, csum_start: 34, csum_offset: 16, num_buffers: 0 };
+        let hdr = NetHdr {
+            flags: 1,
+            gso_type: 1,
+            hdr_len: 54,
+            gso_size: 1460,
+            csum_start: 34,
+            csum_offset: 16,
+            num_buffers: 0,
+        };
         let short = attacker.packet(hdr, &frames::plain(20, 40));
         let buffer = read(&attacker.place(&short));
         attacker.tx.post(&[buffer]);

@@ -25,7 +25,10 @@ fn c31_silent_in_mid_handshake() {
         let mut front = FrontEnd::connect(scene.socket(X), PATIENCE).expect("connects");
         attacker::negotiate(&mut front, FEATURES);
         others_go_on(scene);
-        assert!(!front.is_closed_within(Duration::from_millis(1)), "between messages one may think for as long as one likes");
+        assert!(
+            !front.is_closed_within(Duration::from_millis(1)),
+            "between messages one may think for as long as one likes"
+        );
         let header = Header { request: Request::SetVringNum as u32, flags: flags::VERSION, size: 8 };
         front.send_raw(&header.as_bytes()[..7], &[]).expect("sent");
         others_go_on(scene);

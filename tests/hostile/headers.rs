@@ -3,8 +3,8 @@
 use pmd::DropReason;
 use vhost::driver::NetHdr;
 use vhost::wire::net::{
-    F_CSUM, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, GSO_ECN, GSO_TCPV4, GSO_TCPV6,
-    GSO_UDP, GSO_UDP_L4, HDR_F_NEEDS_CSUM,
+    F_CSUM, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, GSO_ECN, GSO_TCPV4,
+    GSO_TCPV6, GSO_UDP, GSO_UDP_L4, HDR_F_NEEDS_CSUM,
 };
 
 use crate::attacker::{Attacker, FEATURES, Plan, cut, part, read};
@@ -66,7 +66,9 @@ fn truths(scene: &mut Scene, packets: &[(NetHdr, Vec<u8>, usize)]) {
 #[test]
 fn h01_header_sizes() {
     use vhost::wire::net::{F_MRG_RXBUF, F_VERSION_1};
-    for (features, hdr_len) in [(0, 10), (F_MRG_RXBUF, 12), (F_VERSION_1, 12), (F_VERSION_1 | F_MRG_RXBUF, 12)] {
+    for (features, hdr_len) in
+        [(0, 10), (F_MRG_RXBUF, 12), (F_VERSION_1, 12), (F_VERSION_1 | F_MRG_RXBUF, 12)]
+    {
         case(|scene| {
             let features = features | F_PROTOCOL_FEATURES | F_INDIRECT_DESC;
             let mut attacker = Attacker::start(scene, Plan { features, ..Plan::default() });
@@ -181,7 +183,10 @@ fn h09_gso_size() {
 #[test]
 fn h09_gso_size_beyond_the_payload() {
     case(|scene| {
-        truths(scene, &[(tso(2000), tcp4(2000), 1), (tso(65_535), tcp4(2000), 1), (tso(1999), tcp4(2000), 2)]);
+        truths(
+            scene,
+            &[(tso(2000), tcp4(2000), 1), (tso(65_535), tcp4(2000), 1), (tso(1999), tcp4(2000), 2)],
+        );
     });
 }
 
@@ -208,7 +213,8 @@ fn h11_not_negotiated() {
     case(|scene| {
         let v6 = NetHdr { gso_type: GSO_TCPV6, csum_start: 54, ..tso(500) };
         let ecn = NetHdr { gso_type: GSO_TCPV4 | GSO_ECN, ..tso(500) };
-        let packets = [(csum(34, 16), tcp4(100)), (tso(500), tcp4(2000)), (v6, ipv6(6, &tcp(2000))), (ecn, tcp4(2000))];
+        let packets =
+            [(csum(34, 16), tcp4(100)), (tso(500), tcp4(2000)), (v6, ipv6(6, &tcp(2000))), (ecn, tcp4(2000))];
         lies(scene, Plan::default(), &packets);
     });
     case(|scene| {

@@ -3,7 +3,7 @@
 use vhost::wire::net::{F_MRG_RXBUF, F_PROTOCOL_FEATURES, F_VERSION_1};
 use vhost::wire::ring::{DESC_F_INDIRECT, DESC_F_NEXT, DESC_SIZE, Desc};
 
-use crate::attacker::{Attacker, Plan, Side, cut, part, read, set_entry};
+use crate::attacker::{Attacker, Plan, Side, cut, part, set_entry};
 use crate::frames;
 use crate::scene::case;
 
@@ -40,7 +40,10 @@ fn v02_next_beyond_the_table() {
     refused(Plan::default(), "descriptor_index_out_of_range", |attacker, side| {
         let whole = attacker.frame(&frames::plain(100, 2));
         // 2 is in the ring's own table, but not in this one.
-        attacker.indirect(&[Desc { flags: side.flag(), ..part(whole, 0, 9) }, Desc { flags: side.flag() | DESC_F_NEXT, next: 2, ..whole }])
+        attacker.indirect(&[
+            Desc { flags: side.flag(), ..part(whole, 0, 9) },
+            Desc { flags: side.flag() | DESC_F_NEXT, next: 2, ..whole },
+        ])
     });
 }
 
@@ -92,35 +95,43 @@ fn v26_table_chained_on() {
 #[test]
 fn v26_length_is_no_multiple_of_16() {
     for off in [1, 8, 15, 17] {
-        refused(Plan::default(), "bad_indirect_table", |attacker, side| {
-            Desc { len: off, ..halves(attacker, side) }
+        refused(Plan::default(), "bad_indirect_table", |attacker, side| Desc {
+            len: off,
+            ..halves(attacker, side)
         });
     }
 }
 
 #[test]
 fn v26_empty_table() {
-    refused(Plan::default(), "bad_indirect_table", |attacker, side| Desc { len: 0, ..halves(attacker, side) });
+    refused(Plan::default(), "bad_indirect_table", |attacker, side| Desc {
+        len: 0,
+        ..halves(attacker, side)
+    });
 }
 
 #[test]
 fn v26_table_of_4_gib() {
-    refused(Plan::default(), "bad_indirect_table", |attacker, side| {
-        Desc { len: 0xffff_fff0, ..halves(attacker, side) }
+    refused(Plan::default(), "bad_indirect_table", |attacker, side| Desc {
+        len: 0xffff_fff0,
+        ..halves(attacker, side)
     });
 }
 
 #[test]
 fn v26_table_outside_of_memory() {
-    refused(Plan::default(), "buffer_outside_memory", |attacker, side| {
-        Desc { addr: 0x1000, ..halves(attacker, side) }
+    refused(Plan::default(), "buffer_outside_memory", |attacker, side| Desc {
+        addr: 0x1000,
+        ..halves(attacker, side)
     });
 }
 
 #[test]
 fn v26_not_negotiated() {
     let features = F_VERSION_1 | F_MRG_RXBUF | F_PROTOCOL_FEATURES;
-    refused(Plan { features, ..Plan::default() }, "bad_indirect_table", |attacker, side| halves(attacker, side));
+    refused(Plan { features, ..Plan::default() }, "bad_indirect_table", |attacker, side| {
+        halves(attacker, side)
+    });
 }
 
 /// A table in the middle of a chain of the ring's own descriptors.
@@ -157,6 +168,5 @@ fn p01_unaligned_table_linked_backwards() {
         attacker.tx.post(&[Desc { addr, len: bytes.len() as u32, flags: DESC_F_INDIRECT, next: 0 }]);
         scene.expect_at_y(&[frame]);
         attacker.tx.expect_used(1);
-        assert_eq!(read(&odd).addr + 3, addr);
     });
 }

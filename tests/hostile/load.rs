@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use pmd::DropReason;
 use vhost::VhostUserSpec;
-use vhost::driver::{BufferConfig, FrontEnd, GuestRam, NetHdr, RamConfig, SplitRing, VirtioNet, VirtioNetConfig};
+use vhost::driver::{
+    BufferConfig, FrontEnd, GuestRam, NetHdr, RamConfig, SplitRing, VirtioNet, VirtioNetConfig,
+};
 use vhost::wire::net::F_MQ;
 use vhost::wire::ring::MAX_SIZE;
 
@@ -136,7 +138,8 @@ fn s17_ports_come_and_go() {
         for round in 0..200u32 {
             let (id, port) = attach(&mut scene.switch, scene.pool, "brief", &spec);
             if round % 8 == 0 {
-                let config = VirtioNetConfig { queue_size: 64, timeout: PATIENCE, ..VirtioNetConfig::default() };
+                let config =
+                    VirtioNetConfig { queue_size: 64, timeout: PATIENCE, ..VirtioNetConfig::default() };
                 let mut guest = VirtioNet::connect(&spec.path, config).expect("connects");
                 let mut frame = frames::plain(100, round);
                 frame[6..12].copy_from_slice(&[0x02, 0x77, 0, 0, 0, 1]);

@@ -19,14 +19,14 @@ fn is_refused(outcome: &Result<(), FrontEndError>) -> bool {
 #[test]
 fn v48_memory_open_for_reading_only() {
     case(|scene| {
-        let before = scene.x_count("memory_read_only");
+        let before = scene.x_count("memory_file_read_only");
         let mut front = FrontEnd::connect(scene.socket(X), PATIENCE).expect("connects");
         attacker::negotiate(&mut front, FEATURES);
         let ram = GuestRam::new(RamConfig { bytes: 1 << 20, ..RamConfig::default() }).expect("RAM");
         let path = format!("/proc/self/fd/{}", ram.as_fd().as_raw_fd());
         let read_only = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).expect("reopened");
         assert!(is_refused(&front.set_mem_table(&[(ram.region(), read_only.as_fd())])));
-        assert_eq!(scene.x_count("memory_read_only"), before + 1);
+        assert_eq!(scene.x_count("memory_file_read_only"), before + 1);
         front.set_mem_table(&[(ram.region(), ram.as_fd())]).expect("writable, it is fine");
     });
 }
@@ -56,7 +56,8 @@ fn m01_no_memory_and_rings_outside() {
 fn m08_table_exchanged_under_live_rings() {
     case(|scene| {
         let mut attacker = Attacker::usual(scene);
-        let second = GuestRam::new(RamConfig { bytes: 65_536, gpa_base: 1 << 40, ..RamConfig::default() }).expect("RAM");
+        let second = GuestRam::new(RamConfig { bytes: 65_536, gpa_base: 1 << 40, ..RamConfig::default() })
+            .expect("RAM");
         let (region, row) = (attacker.ram.region(), second.region());
         let spans: Vec<_> = (0..64).map(|_| attacker.ram.alloc(128, 64).expect("room")).collect();
         let end = Instant::now() + race_time();
@@ -92,7 +93,7 @@ fn m08_memory_moves_under_live_rings() {
         let region = attacker.ram.region();
         let frame = frames::plain(200, 8);
         attacker.send(&frame);
-        scene.expect_at_y(&[frame.clone()]);
+        scene.expect_at_y(std::slice::from_ref(&frame));
         let moved = MemoryRegion { gpa: GPA + (1 << 32), ..region };
         attacker.front.set_mem_table(&[(moved, attacker.ram.as_fd())]).expect("a table");
         // The old address is no more.
@@ -115,7 +116,8 @@ fn m18_memory_comes_and_goes() {
         let mut sent = 0;
         for round in 0..20u64 {
             let gpa_base = (1 << 40) + round * (1 << 20);
-            let more = GuestRam::new(RamConfig { bytes: 65_536, gpa_base, ..RamConfig::default() }).expect("RAM");
+            let more =
+                GuestRam::new(RamConfig { bytes: 65_536, gpa_base, ..RamConfig::default() }).expect("RAM");
             attacker.front.add_mem_reg(more.region(), more.as_fd()).expect("one region more");
             let frame = frames::plain(1000, round as u32);
             let span = more.alloc(1012, 64).expect("room");

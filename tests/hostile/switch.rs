@@ -116,7 +116,14 @@ fn w01_headers_cut_off() {
                 let cut = frame[..len].to_vec();
                 attacker.send(&cut);
                 // And with a request that needs the whole of them.
-                let hdr = vhost::driver::NetHdr { flags: 1, gso_type: 1, gso_size: 8, csum_start: 34, csum_offset: 16, ..Default::default() };
+                let hdr = vhost::driver::NetHdr {
+                    flags: 1,
+                    gso_type: 1,
+                    gso_size: 8,
+                    csum_start: 34,
+                    csum_offset: 16,
+                    ..Default::default()
+                };
                 let buffer = crate::attacker::read(&attacker.place(&attacker.packet(hdr, &cut)));
                 attacker.tx.post(&[buffer]);
                 sent += 2;
@@ -135,10 +142,15 @@ fn w09_tags() {
         let mut attacker = Attacker::usual(scene);
         let tag = |tpid: u16, vid: u16| [tpid.to_be_bytes(), vid.to_be_bytes()].concat();
         let addresses = frames::plain(60, 9)[..12].to_vec();
-        let mut all = vec![[addresses.clone(), vec![0x81, 0x00]].concat(), [addresses.clone(), vec![0x81, 0x00, 0x0f]].concat()];
+        let mut all = vec![
+            [addresses.clone(), vec![0x81, 0x00]].concat(),
+            [addresses.clone(), vec![0x81, 0x00, 0x0f]].concat(),
+        ];
         for vid in [0, 1, 4095, 0xffff] {
             all.push([addresses.clone(), tag(0x8100, vid), vec![0x88, 0xb6, 1, 2, 3]].concat());
-            all.push([addresses.clone(), tag(0x88a8, vid), tag(0x8100, vid), vec![0x88, 0xb6, 1, 2, 3]].concat());
+            all.push(
+                [addresses.clone(), tag(0x88a8, vid), tag(0x8100, vid), vec![0x88, 0xb6, 1, 2, 3]].concat(),
+            );
         }
         all.push([addresses.clone(), tag(0x8100, 5).repeat(255), vec![0x08, 0x00]].concat());
         all.iter().for_each(|frame| attacker.send(frame));
