@@ -34,10 +34,13 @@ pub(super) enum Closed {
     Malformed(#[from] Malformed),
 }
 
+/// The name of an end that is nobody's fault.
+pub(super) const CLOSED_BY_FRONT_END: &str = "closed_by_front_end";
+
 impl Closed {
     pub(super) const fn name(&self) -> &'static str {
         match self {
-            Self::ByPeer => "closed_by_front_end",
+            Self::ByPeer => CLOSED_BY_FRONT_END,
             Self::System(_) => "socket_error",
             Self::Malformed(e) => e.name(),
         }

@@ -242,7 +242,7 @@ impl Control {
     /// Ends the session: rings stopped, memory unmapped, then the connection closed.
     fn disconnect(&mut self, name: &'static str, why: &dyn std::fmt::Display) {
         let mut session = lock(&self.session);
-        session.note("session ended", name, why);
+        session.farewell(name, why);
         session.end();
         drop(session);
         self.connection = None;

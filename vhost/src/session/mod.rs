@@ -245,6 +245,17 @@ impl Session {
         }
     }
 
+    /// Counts and logs the end of a session. A front end that leaves is no trouble: guests are shut down every day.
+    pub(crate) fn farewell(&mut self, name: &'static str, why: &dyn std::fmt::Display) {
+        if name != connection::CLOSED_BY_FRONT_END {
+            return self.note("session ended", name, why);
+        }
+        self.count(name);
+        if let Some(suppressed) = self.log.allow(Instant::now()) {
+            tracing::info!(port = self.offer.name, suppressed, "session ended: {why}");
+        }
+    }
+
     pub(crate) fn count(&mut self, name: &'static str) {
         *self.tally.entry(name).or_default() += 1;
     }
