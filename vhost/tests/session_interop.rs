@@ -72,7 +72,7 @@ fn rust_vmm_s_front_end_from_hello_to_goodbye() {
     let more = region(&high, 1 << 32, VA + (1 << 32));
     front_end.add_mem_region(&more).expect("ADD_MEM_REG");
     front_end.remove_mem_region(&more).expect("REM_MEM_REG");
-    front_end.add_mem_region(&region(&low, 0, VA)).expect_err("there already");
+    front_end.add_mem_region(&region(&high, 0, VA)).expect_err("another file in its place");
     assert_eq!(f.port.link(), Link::Up, "a refusal ends nothing");
     for index in 0..2 * usize::from(PAIRS) {
         assert_eq!(front_end.get_vring_base(index).expect("GET_VRING_BASE"), 5);

@@ -16,6 +16,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::LazyLock;
 
 /// IOCB_CMD_PREAD
 const CMD_PREAD: u16 = 0;
@@ -57,8 +58,11 @@ struct CompletionRing {
 /// A thread's context.
 struct Bell {
     ring: NonNull<CompletionRing>,
-    nothing: File,
+    nothing: &'static File,
 }
+
+/// /dev/null, opened once for all threads.
+static NOTHING: LazyLock<Option<File>> = LazyLock::new(|| File::open("/dev/null").ok());
 
 thread_local! {
     static BELL: Option<Bell> = Bell::new();
@@ -74,7 +78,7 @@ pub(super) fn ring(eventfd: BorrowedFd<'_>) {
 
 impl Bell {
     fn new() -> Option<Self> {
-        let nothing = File::open("/dev/null").ok()?;
+        let nothing = NOTHING.as_ref()?;
         let mut context: libc::c_ulong = 0;
         // SAFETY: asks for a context of a few requests; its number is written to `context`.
         if unsafe { libc::syscall(libc::SYS_io_setup, 8, &raw mut context) } != 0 {
