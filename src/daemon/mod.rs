@@ -14,7 +14,6 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 pub(crate) use make::check_spec;
-pub(crate) use memory::make_pool;
 pub(crate) use plane::{Plane, PlaneError};
 pub(crate) use snapshot::stats;
 
@@ -32,7 +31,7 @@ pub(crate) fn run(settings: &Settings) -> Result<ExitCode, Failure> {
     let path = control_path(settings.control.clone());
     make_default_dir(&path)?;
     let socket = ControlSocket::listen(&path).map_err(socket_failure)?;
-    let plane = Arc::new(Plane::start(settings, make_pool(settings.memory, settings.hugepages)?)?);
+    let plane = Arc::new(Plane::start(settings, settings.hugepages)?);
     let _down = TakeDown(&plane);
     for port in &settings.ports {
         plane.add(port).map_err(PlaneError::into_failure)?;

@@ -9,8 +9,9 @@ use pmd::{Port, PortError, QueueEnv};
 use vswitch::{FdbConfig, IdlePolicy, LcoreConfig, PortId, Switch, SwitchConfig, SwitchError};
 
 use super::make::make;
+use super::memory::make_pool;
 use crate::failure::Failure;
-use crate::settings::{Poll, PortName, PortSetting, PortSpec, Settings, SwitchSetting};
+use crate::settings::{Hugepages, Poll, PortName, PortSetting, PortSpec, Settings, SwitchSetting};
 
 /// A switch and its ports.
 pub(crate) struct Plane {
@@ -55,8 +56,9 @@ impl PlaneError {
 }
 
 impl Plane {
-    /// Starts the lcores. There are no ports yet.
-    pub(crate) fn start(settings: &Settings, pool: &'static Mempool) -> Result<Self, Failure> {
+    /// Starts the lcores and takes the packet memory from `hugepages`. There are no ports yet. The switch comes first: it
+    /// checks its numbers, and a wrong one costs no memory and prints nothing else.
+    pub(crate) fn start(settings: &Settings, hugepages: Hugepages) -> Result<Self, Failure> {
         let lcores =
             settings.cpus.iter().enumerate().map(|(id, cpu)| LcoreConfig { id, cpu: Some(*cpu) }).collect();
         let (fdb, idle) = (fdb_config(settings.switch), idle_policy(settings.switch));
@@ -67,7 +69,7 @@ impl Plane {
         })?;
         Ok(Self {
             switch: Mutex::new(switch),
-            pool,
+            pool: make_pool(settings.memory, hugepages)?,
             ports: Mutex::default(),
             changing: Mutex::default(),
             started: Instant::now(),

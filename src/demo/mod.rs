@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use tempfile::TempDir;
 
 use crate::cli::DemoArgs;
-use crate::daemon::{Plane, PlaneError, make_pool, stats};
+use crate::daemon::{Plane, PlaneError, stats};
 use crate::failure::Failure;
 use crate::report::Stats;
 use crate::settings::{Hugepages, MemorySize, PortSetting, Settings, SwitchSetting, allowed_cpus};
@@ -93,7 +93,7 @@ fn start_switch(cpu: usize, dir: &TempDir) -> Result<Plane, Failure> {
         hugepages: Hugepages::Auto,
         control: None,
     };
-    let plane = Plane::start(&settings, make_pool(settings.memory, Hugepages::Off)?)?;
+    let plane = Plane::start(&settings, Hugepages::Off)?;
     for port in &settings.ports {
         plane.add(port).map_err(PlaneError::into_failure)?;
     }
