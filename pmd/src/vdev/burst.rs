@@ -39,20 +39,30 @@ pub(crate) fn send_each<'t>(
             }
             Fate::Dropped(reason) => counters.drop_packets(reason, 1),
             Fate::Full(mbuf) => {
-                put_back(&mut left, mbuf);
+                put(&mut left, mbuf);
                 break;
             }
         }
     }
-    packets.for_each(|mbuf| put_back(&mut left, mbuf));
+    packets.for_each(|mbuf| put(&mut left, mbuf));
     count(counters, sent, bytes);
     *burst = left;
     before - burst.len()
 }
 
-fn put_back<'t>(burst: &mut Burst<'t>, mbuf: Mbuf<'t>) {
+/// For a burst that is known to have room.
+fn put<'t>(burst: &mut Burst<'t>, mbuf: Mbuf<'t>) {
     let pushed = burst.push(mbuf);
-    debug_assert!(pushed.is_ok(), "as many slots as before");
+    debug_assert!(pushed.is_ok(), "there was room");
+}
+
+/// Takes a frame that came in into the burst, which has room for it, or counts why it was dropped.
+#[inline]
+pub(crate) fn admit<'t>(burst: &mut Burst<'t>, came: Result<Mbuf<'t>, DropReason>, counters: &QueueCounters) {
+    match came {
+        Ok(mbuf) => put(burst, mbuf),
+        Err(reason) => counters.drop_packets(reason, 1),
+    }
 }
 
 /// Counts packets that were moved.

@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use mbuf::{Burst, Mbuf, Mempool};
 
 use crate::offload::{Adapted, OffloadSet, adapt};
-use crate::vdev::burst::{Counters, Fate, count, drop_all, send_each};
+use crate::vdev::burst::{Counters, Fate, admit, count, drop_all, send_each};
 use crate::vdev::frame::{MAX_FRAME, MIN_FRAME, from_bytes};
 use crate::vdev::life::{Life, Owner};
 use crate::vdev::null::Nothing;
@@ -171,13 +171,7 @@ impl RxQueue for PcapRx {
             };
             packets += 1;
             bytes += len as u64;
-            match made {
-                Ok(mbuf) => {
-                    let pushed = burst.push(mbuf);
-                    debug_assert!(pushed.is_ok(), "there was room");
-                }
-                Err(reason) => self.counters.drop_packets(reason, 1),
-            }
+            admit(burst, made, &self.counters);
         }
         count(&self.counters, packets, bytes);
         burst.len() - before

@@ -19,7 +19,7 @@ use mbuf::{Burst, Mbuf};
 use rustix::io::{Errno, readv, writev};
 
 use crate::offload::{Adapted, OffloadSet, VirtioNetHdr, adapt, from_virtio_net, to_virtio_net};
-use crate::vdev::burst::{Counters, Fate, count, drop_all, send_each};
+use crate::vdev::burst::{Counters, Fate, admit, count, drop_all, send_each};
 use crate::vdev::frame::{MAX_FRAME, MIN_FRAME};
 use crate::vdev::interface::Interface;
 use crate::vdev::life::{Life, Owner};
@@ -150,13 +150,7 @@ impl RxQueue for TapRx {
             };
             packets += 1;
             bytes += len as u64;
-            match accepted {
-                Ok(mbuf) => {
-                    let pushed = burst.push(mbuf);
-                    debug_assert!(pushed.is_ok(), "there was room");
-                }
-                Err(reason) => self.counters.drop_packets(reason, 1),
-            }
+            admit(burst, accepted, &self.counters);
         }
         count(&self.counters, packets, bytes);
         burst.len() - before
