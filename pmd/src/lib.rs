@@ -1,11 +1,15 @@
-//! The port traits, and the ports that need neither a NIC nor a guest.
+//! The port traits, the drivers of NICs, and the ports that need neither a NIC nor a guest.
 //!
 //! A **port** is anything with a receive half and a transmit half. On the control path a [`Port`] makes its queue halves
 //! once; then each [`RxQueue`] and each [`TxQueue`] belongs to one lcore, which polls it. See [`RxQueue`] for what one turn
 //! looks like.
 
+pub mod alarm;
+pub mod bus;
 pub mod counters;
 mod drop_reason;
+pub mod gate;
+pub mod nic;
 pub mod offload;
 mod port;
 pub mod vdev;

@@ -1,6 +1,7 @@
 //! What a port is: a factory of queue halves on the control path, and the halves themselves.
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
 
 use mbuf::{Burst, Mempool};
 
@@ -32,6 +33,21 @@ pub trait RxQueue: Send {
     fn is_ready(&self) -> bool {
         true
     }
+
+    /// What an lcore waits on that wants to sleep: readable once packets have come after [`arm`](Self::arm). The same
+    /// descriptor for the half's whole life, whoever the peer is. `None`: the half has to be polled.
+    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Asks the peer to make [`wake_fd`](Self::wake_fd) readable when the next packet comes. False if there may be packets
+    /// already, or if it cannot be asked: do not sleep then, poll. Looks for packets after asking, so that none is missed.
+    fn arm(&mut self) -> bool {
+        false
+    }
+
+    /// The opposite of [`arm`](Self::arm): the half is polled again, and what was signalled is taken back.
+    fn disarm(&mut self) {}
 }
 
 /// A port's transmit half: one owner, one lcore. It takes packets *out of* the switch.
@@ -106,6 +122,9 @@ pub enum PortError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The NIC cannot be had or brought up. Says why and what to do.
+    #[error(transparent)]
+    Nic(#[from] crate::nic::NicError),
     /// The queues were taken before.
     #[error("the port's queues are in use")]
     QueuesTaken,

@@ -13,9 +13,7 @@
 //! Guest and front end are hostile. What they write is read once, checked as a private copy, then used. What they break
 //! stops their own ring or their own connection, under a name (see `vring::Fault`).
 
-mod alarm;
 pub mod driver;
-mod gate;
 mod memory;
 mod port;
 mod session;

@@ -9,10 +9,10 @@ use pmd::{Link, Port, PortCounters, PortError, QueueEnv, Queues, RxQueue, TxQueu
 
 pub use spec::VhostUserSpec;
 
-use crate::alarm::Alarm;
 use crate::session::announce::AnnounceSlot;
 use crate::session::{Control, Endpoint, Listener, Offer, Session, lock};
 use crate::vring::{GuestRx, GuestTx, VringSlot};
+use pmd::alarm::Alarm;
 
 /// A port whose peer is a guest, through its VMM's vhost-user front end. The guest's transmit queues are our receive
 /// halves, and the other way round.

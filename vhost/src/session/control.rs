@@ -16,7 +16,7 @@ use super::peer::Peer;
 use super::socket::connect_to;
 use super::trouble::Malformed;
 use super::{Listener, Session, Step};
-use crate::alarm::Alarm;
+use pmd::alarm::Alarm;
 
 /// Time between two tries to connect. A peer that comes back is found within it.
 const RETRY: Duration = Duration::from_millis(50);

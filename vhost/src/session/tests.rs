@@ -13,9 +13,9 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::*;
-use crate::alarm::Alarm;
 use crate::wire::message::{MemoryRegion, MemoryTableHead, SingleRegion, VringAddr, VringState, vring_fd};
 use crate::wire::net;
+use pmd::alarm::Alarm;
 
 /// Guest memory in these tests: one region at 0, in the front end's space at [`VA`].
 const MEMORY: u64 = 4 << 20;

@@ -6,10 +6,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use crate::alarm::Alarm;
-use crate::gate::{Gate, Inside};
 use crate::memory::{GuestMemory, Window};
 use crate::vring::{Fault, Vring};
+use pmd::alarm::Alarm;
+use pmd::gate::{Gate, Inside};
 
 /// Everything a ring needs to run: a frozen snapshot, checked by the control plane. Changing any of it means stop, new
 /// setup, start (I7).

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// A value of which one thread at a time is the owner. The data plane enters once per burst and never waits; the control
 /// plane waits until the burst in progress is over.
 #[derive(Debug, Default)]
-pub(crate) struct Gate<T> {
+pub struct Gate<T> {
     inside: AtomicBool,
     value: UnsafeCell<T>,
 }
@@ -20,13 +20,16 @@ pub(crate) struct Gate<T> {
 unsafe impl<T: Send> Sync for Gate<T> {}
 
 impl<T> Gate<T> {
-    pub(crate) const fn new(value: T) -> Self {
+    /// With nobody inside.
+    #[must_use]
+    pub const fn new(value: T) -> Self {
         Self { inside: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 
     /// Enters if nobody is inside. Data plane.
     #[inline(always)]
-    pub(crate) fn try_enter(&self) -> Option<Inside<'_, T>> {
+    #[must_use]
+    pub fn try_enter(&self) -> Option<Inside<'_, T>> {
         // ORDERING: G1 Acquire, pairs with G2: what the last owner did to the value is seen.
         if self.inside.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok() {
             Some(Inside { gate: self })
@@ -40,13 +43,13 @@ impl<T> Gate<T> {
     /// # Safety
     /// The caller stayed inside this gate and has not taken it up since.
     #[inline(always)]
-    pub(crate) unsafe fn resume(&self) -> Inside<'_, T> {
+    pub unsafe fn resume(&self) -> Inside<'_, T> {
         debug_assert!(self.inside.load(Ordering::Relaxed), "nobody stayed");
         Inside { gate: self }
     }
 
     /// Enters, waiting for who is inside. Control plane: the data plane stays for a burst at most.
-    pub(crate) fn enter(&self) -> Inside<'_, T> {
+    pub fn enter(&self) -> Inside<'_, T> {
         for round in 0u32.. {
             if let Some(inside) = self.try_enter() {
                 return inside;
@@ -59,14 +62,14 @@ impl<T> Gate<T> {
 
 /// The right to the value, until dropped.
 #[derive(Debug)]
-pub(crate) struct Inside<'g, T> {
+pub struct Inside<'g, T> {
     gate: &'g Gate<T>,
 }
 
 impl<T> Inside<'_, T> {
     /// Stays inside beyond the guard's life, until [`Gate::resume`].
     #[inline(always)]
-    pub(crate) fn stay(self) {
+    pub fn stay(self) {
         let _ = ManuallyDrop::new(self);
     }
 }

@@ -8,25 +8,27 @@ use rustix::event::{EventfdFlags, eventfd};
 /// An alarm that any thread raises and the control thread waits for. Nobody else has the descriptor, so that raising it
 /// never blocks.
 #[derive(Debug)]
-pub(crate) struct Alarm {
+pub struct Alarm {
     event: OwnedFd,
 }
 
 impl Alarm {
+    /// One that is not raised.
+    ///
     /// # Errors
     /// Whatever eventfd(2) says: too many descriptors, most likely.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub fn new() -> io::Result<Self> {
         Ok(Self { event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
     }
 
     /// Raises it: one system call, async-signal-safe, never waiting.
-    pub(crate) fn raise(&self) {
+    pub fn raise(&self) {
         // It fails only when the counter is full: raised enough.
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
     }
 
     /// Puts it down again; whether it was up.
-    pub(crate) fn clear(&self) -> bool {
+    pub fn clear(&self) -> bool {
         rustix::io::read(&self.event, &mut [0u8; 8]).is_ok()
     }
 }
