@@ -14,10 +14,12 @@
 
 mod driver;
 mod halves;
+mod options;
 mod port;
 mod slot;
 mod wake;
 mod watch;
 
 pub use driver::{Health, NicDriver, NicError, Ring, Rings, RxRing, TxRing};
+pub use options::NicOptions;
 pub use port::NicPort;
