@@ -8,6 +8,7 @@
 //! | [`registers`] | registers in a BAR: little-endian loads and stores that the compiler neither merges nor moves |
 //! | [`dma`] | memory that a device masters: mapped zones, and the areas that descriptor rings lie in |
 //! | [`device`] | one PCI function under our control |
+//! | [`pci`] | PCI by sysfs: what is there, who drives it, how it changes hands |
 //!
 //! # Order of taking down
 //! Bus mastering off, pending transactions done ([`PciDevice::quiesce`]), then unmap, then free: memory that a device may
@@ -16,6 +17,7 @@
 pub mod device;
 pub mod dma;
 mod error;
+pub mod pci;
 pub mod registers;
 
 pub use device::{PciDevice, PciIds};

@@ -1,0 +1,53 @@
+//! IOMMU groups: functions that the IOMMU cannot tell apart, so that VFIO gives all of them to a program or none.
+
+use super::sysfs::entries;
+use super::{Bdf, PciError, Sysfs};
+
+/// A group and who is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IommuGroup {
+    /// Its number: a program opens `/dev/vfio/NUMBER`.
+    pub number: u32,
+    /// All its functions, in the order of the bus.
+    pub members: Vec<Member>,
+}
+
+/// A function in a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Where it sits.
+    pub bdf: Bdf,
+    /// The kernel's driver on it.
+    pub driver: Option<String>,
+}
+
+impl Member {
+    /// Whether the kernel gives the group away with this function in it: one that nobody drives, that VFIO has, or whose
+    /// driver masters no memory (ports and bridges).
+    #[must_use]
+    pub fn lets_go(&self) -> bool {
+        let harmless = |driver: &str| driver.contains("vfio") || ["pci-stub", "pcieport"].contains(&driver);
+        self.driver.as_deref().is_none_or(harmless)
+    }
+}
+
+impl IommuGroup {
+    pub(super) fn read(sysfs: &Sysfs, number: u32) -> Result<Self, PciError> {
+        let names = entries(&sysfs.path(format!("kernel/iommu_groups/{number}/devices")))?;
+        let mut bdfs: Vec<Bdf> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        bdfs.sort_unstable();
+        let driver = |bdf| sysfs.function(bdf).ok().and_then(|f| f.driver());
+        let members = bdfs.into_iter().map(|bdf| Member { bdf, driver: driver(bdf) }).collect();
+        Ok(Self { number, members })
+    }
+
+    /// Those in it besides `bdf`.
+    pub fn others(&self, bdf: Bdf) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(move |member| member.bdf != bdf)
+    }
+
+    /// Those besides `bdf` that keep the group from being viable.
+    pub fn in_the_way(&self, bdf: Bdf) -> impl Iterator<Item = &Member> {
+        self.others(bdf).filter(|member| !member.lets_go())
+    }
+}
