@@ -32,7 +32,7 @@ pub(super) struct Ring {
     pub(super) size: Option<u16>,
     addr: Option<VringAddr>,
     /// The next available index: as set, or where the ring stood when it stopped.
-    base: u16,
+    base: u32,
     kick: Option<Kick>,
     call: Option<OwnedFd>,
     err: Option<OwnedFd>,
@@ -68,7 +68,7 @@ impl Session {
         let state: VringState = m.payload()?;
         let i = self.ring_index(state.index.into())?;
         let base = u16::try_from(state.num).map_err(|_| Refusal::RingBase(state.num))?;
-        self.change_ring(i, |ring| ring.base = base)
+        self.change_ring(i, |ring| ring.base = base.into())
     }
 
     /// Stops the ring for good: it needs new addresses and a new kick to run again.
@@ -76,7 +76,7 @@ impl Session {
         let state: VringState = m.payload()?;
         let i = self.ring_index(state.index.into())?;
         self.clear_ring(i);
-        Ok(Reply::State(VringState { index: state.index, num: self.rings[i].base.into() }))
+        Ok(Reply::State(VringState { index: state.index, num: self.rings[i].base }))
     }
 
     pub(super) fn set_vring_kick(&mut self, m: &mut Message) -> Result<Reply, Trouble> {

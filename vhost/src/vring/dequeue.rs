@@ -1,12 +1,15 @@
 //! Dequeue: what the guest sends comes into the switch.
 //!
-//! Two passes over a burst. The first reads heads and descriptors and prefetches the frames; the second copies each frame,
-//! or the first bytes of a long one, into an mbuf. The rest of a long frame stays where it is and becomes the mbuf's tail:
-//! the guest gets its buffers back when the turn is over ([`RxQueue::complete`]), and the one copy left is the receiver's.
+//! Two passes over a burst. The first reads descriptors, finds out where the frames lie and prefetches them; the second
+//! copies each frame, or the first bytes of a long one, into an mbuf. The rest of a long frame stays where it is and becomes
+//! the mbuf's tail: the guest gets its buffers back when the turn is over ([`RxQueue::complete`]), and the one copy left is
+//! the receiver's. The ring's format matters to the first pass only.
 #![expect(unsafe_code, reason = "copies from guest memory into mbufs")]
 // UNSAFETY: every guest pointer comes from a translation of exactly the bytes that are copied from it. From `rx_burst` to
 // `complete` this half stays inside the slot's gate, so neither ring nor memory goes away while tails name them.
 
+use core::ptr::NonNull;
+use core::slice::IterMut;
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
@@ -15,11 +18,13 @@ use pmd::offload::{OffloadSet, VirtioNetHdr, from_virtio_net};
 use pmd::{DropReason, QueueCounters, QueueEnv, RxQueue};
 
 use crate::session::announce::{AnnounceSlot, RARP_LEN, rarp_frame};
-use crate::vring::chain::{self, ChainError, Direction};
+use crate::vring::chain::{self, Chain, ChainError, Direction, Walker};
+use crate::vring::format::{Buffer, Format, Head};
+use crate::vring::ring::{Ring, Terms};
 use crate::vring::slot::State;
-use crate::vring::{Fault, MAX_FRAME, Vring, VringSlot, prefetch};
+use crate::vring::view::View;
+use crate::vring::{Fault, MAX_FRAME, MAX_PIECES, Vring, VringSlot, prefetch};
 use crate::wire::net;
-use crate::wire::ring::Desc;
 
 /// A frame up to this length is copied whole.
 const WHOLE: usize = 256;
@@ -36,12 +41,14 @@ pub(crate) struct GuestTx {
     counters: Arc<CachePadded<QueueCounters>>,
     /// A station to announce in the guest's name.
     announce: Arc<AnnounceSlot>,
-    /// Pieces of this turn's tails.
-    tails: Box<[TailSegment]>,
-    /// The heads of this turn's chains, in order.
-    heads: [u16; MAX_BURST],
-    /// Whether this half is inside the gate since `rx_burst`.
-    staying: bool,
+    /// Pieces of this turn's chains.
+    pieces: Box<[TailSegment]>,
+    /// What this turn's plain frames leave behind in their buffers: one piece each, at most.
+    rests: [TailSegment; MAX_BURST],
+    /// What gives this turn's buffers back, in order.
+    held: [Buffer; MAX_BURST],
+    /// How many they are. If any, this half is inside the gate since `rx_burst`.
+    in_hand: usize,
 }
 
 impl GuestTx {
@@ -51,7 +58,17 @@ impl GuestTx {
         counters: Arc<CachePadded<QueueCounters>>,
         announce: Arc<AnnounceSlot>,
     ) -> Self {
-        Self { slot, env, counters, announce, tails: chain::scratch(), heads: [0; MAX_BURST], staying: false }
+        let (pieces, rests) = (chain::scratch(), [TailSegment::EMPTY; MAX_BURST]);
+        Self {
+            slot,
+            env,
+            counters,
+            announce,
+            pieces,
+            rests,
+            held: [Buffer::default(); MAX_BURST],
+            in_hand: 0,
+        }
     }
 }
 
@@ -63,13 +80,14 @@ impl RxQueue for GuestTx {
         if state == State::Stopped {
             return 0;
         }
-        let Self { slot, env, counters, announce, tails, heads, staying } = self;
+        let Self { slot, env, counters, announce, pieces, rests, held, in_hand } = self;
         let Some(mut inside) = slot.try_enter() else { return 0 };
-        let Some(ring) = inside.as_mut() else { return 0 };
-        let mut taking = Taking { ring, env, counters, heads, tails, taken: 0, bytes: 0 };
+        let Some(Vring { ring, terms, view, .. }) = inside.as_mut() else { return 0 };
         let before = burst.len();
-        let outcome = taking.take(burst);
-        let taken = taking.finish();
+        let turn = Turn { terms: *terms, view, env, counters, held, pieces, rests: rests.iter_mut() };
+        let (taken, outcome) = match ring {
+            Ring::Split(ring) => turn.run(ring, burst),
+        };
         if let Err(fault) = outcome {
             slot.latch(fault, inside.as_mut());
         }
@@ -84,7 +102,7 @@ impl RxQueue for GuestTx {
             burst.truncate(before);
         }
         if taken > 0 {
-            *staying = true;
+            *in_hand = taken;
             inside.stay();
         }
         if let Some(mac) = announce.take() {
@@ -95,19 +113,19 @@ impl RxQueue for GuestTx {
 
     #[inline]
     fn complete(&mut self) {
-        if !core::mem::take(&mut self.staying) {
+        let n = core::mem::take(&mut self.in_hand);
+        if n == 0 {
             return;
         }
-        // SAFETY: `staying` said that rx_burst stayed inside, and is cleared.
+        // SAFETY: `in_hand` said that rx_burst stayed inside, and is cleared.
         let mut inside = unsafe { self.slot.resume() };
-        let Some(ring) = inside.as_mut() else { return };
-        let n = usize::from(ring.in_hand());
-        for (i, &head) in self.heads[..n].iter().enumerate() {
-            ring.write_used(i, head, 0);
-        }
-        ring.publish(n);
-        if ring.notify() {
+        let Some(vring) = inside.as_mut() else { return };
+        let outcome = vring.give_back(&self.held[..n]);
+        if vring.notify() {
             self.counters.notifications.add(1);
+        }
+        if let Err(fault) = outcome {
+            self.slot.latch(fault, inside.as_mut());
         }
     }
 
@@ -136,142 +154,174 @@ fn send_rarp(env: &QueueEnv, counters: &QueueCounters, burst: &mut Burst<'_>, ma
     }
 }
 
-/// One burst's way out of the ring.
-struct Taking<'r, 't> {
-    ring: &'r mut Vring,
+/// One burst's way out of a ring.
+struct Turn<'r, 't> {
+    terms: Terms,
+    view: &'r mut View,
     env: &'r QueueEnv,
     counters: &'r QueueCounters,
-    heads: &'r mut [u16; MAX_BURST],
-    /// Room for tails that is left.
-    tails: &'t mut [TailSegment],
-    /// Chains dealt with, sent on or dropped.
-    taken: usize,
-    bytes: u64,
+    held: &'r mut [Buffer; MAX_BURST],
+    /// Room for chains' pieces that is left.
+    pieces: &'t mut [TailSegment],
+    /// Room for what plain frames leave behind.
+    rests: IterMut<'t, TailSegment>,
 }
 
-/// A chain's place in the burst, after the first pass.
+/// What the first pass found out about a frame.
 #[derive(Clone, Copy)]
 struct Found {
-    desc: Desc,
-    /// Where the one plain buffer lies; null for any other kind of chain.
-    plain: *mut u8,
+    /// Bytes of its buffer; so many or more if they don't fit here.
+    len: u32,
+    lies: Lies,
 }
 
-impl<'t> Taking<'_, 't> {
-    /// Takes as many frames as there are and `burst` has room for. On a fault, those before it are taken.
-    fn take(&mut self, burst: &mut Burst<'t>) -> Result<(), Fault> {
-        let room = burst.room();
-        let n = self.ring.available(room)?.min(room);
+/// Where a frame lies.
+#[derive(Clone, Copy)]
+enum Lies {
+    /// In one piece, all of it here.
+    Plain(NonNull<u8>),
+    /// In the turn's next pieces, which take `cost` of the turn's room.
+    Pieces { pieces: usize, cost: usize },
+    /// In more pieces than anybody deals with.
+    Scattered,
+}
+
+impl<'t> Turn<'_, 't> {
+    /// Takes as many frames as there are and `burst` has room for: how many buffers that were, sent on or dropped. On a
+    /// fault, those before it are taken.
+    #[inline]
+    fn run<F: Format>(mut self, ring: &mut F, burst: &mut Burst<'t>) -> (usize, Result<(), Fault>) {
+        let mut found = [Found { len: 0, lies: Lies::Scattered }; MAX_BURST];
+        let (n, outcome) = self.look(ring, &mut found[..burst.room()]);
         if n == 0 {
-            return Ok(());
+            return (0, outcome);
         }
         let start = burst.len();
         if burst_alloc(self.env, burst, n).is_err() {
-            return Ok(()); // They stay in the ring: nothing is lost.
+            return (0, Ok(())); // They stay in the ring: nothing is lost.
         }
-        let mut found = [Found { desc: Desc::default(), plain: core::ptr::null_mut() }; MAX_BURST];
-        let (n, fault) = self.look(&mut found[..n]);
-        let mut good = start;
-        let mut outcome = fault;
+        let (mut good, mut bytes) = (start, 0);
         for entry in &found[..n] {
-            match self.fill(&mut burst[good], *entry) {
+            match self.fill(&mut burst[good], entry) {
                 Ok(()) => {
-                    self.bytes += burst[good].len() as u64;
+                    bytes += burst[good].len() as u64;
                     good += 1;
                 }
-                Err(Refused::Frame(reason)) => self.counters.drop_packets(reason, 1),
-                Err(Refused::NoRoom) => {
-                    // Whatever the first pass found behind it waits, too.
-                    outcome = Ok(());
-                    break;
-                }
-                Err(Refused::Chain(fault)) => {
-                    outcome = Err(fault);
-                    break;
-                }
+                Err(reason) => self.counters.drop_packets(reason, 1),
             }
-            self.taken += 1;
         }
         burst.truncate(good);
-        outcome
+        self.counters.packets.add(n as u64);
+        self.counters.bytes.add(bytes);
+        self.counters.bursts.add(1);
+        (n, outcome)
     }
 
-    /// First pass: heads, descriptors, and the frames on their way into the cache. Returns how many are sound.
+    /// First pass: where the frames lie, and their first bytes on the way into the cache. Returns how many are sound.
     #[inline]
-    fn look(&mut self, found: &mut [Found]) -> (usize, Result<(), Fault>) {
-        for (i, entry) in found.iter_mut().enumerate() {
-            let head = match self.ring.head(i) {
-                Ok(head) => head,
+    fn look<F: Format>(&mut self, ring: &mut F, found: &mut [Found]) -> (usize, Result<(), Fault>) {
+        let (mut at, mut spent) = (ring.first(), 0);
+        let n = match ring.ready(at, found.len()) {
+            Ok(n) => n.min(found.len()),
+            Err(fault) => return (0, Err(fault)),
+        };
+        for (i, entry) in found[..n].iter_mut().enumerate() {
+            match self.look_at(ring, at, entry, &mut spent) {
+                Ok(Some(buffer)) => {
+                    self.held[i] = buffer;
+                    at = ring.after(at, buffer);
+                }
+                Ok(None) => return (i, Ok(())),
                 Err(fault) => return (i, Err(fault)),
-            };
-            self.heads[i] = head;
-            entry.desc = self.ring.desc(head);
-            if entry.desc.flags == 0
-                && let Some(host) = self.ring.translate(entry.desc.addr, entry.desc.len)
-            {
-                entry.plain = host.as_ptr();
-                prefetch::for_reading(entry.plain);
-                prefetch::for_reading(entry.plain.wrapping_add(64));
             }
         }
-        (found.len(), Ok(()))
+        (n, Ok(()))
+    }
+
+    /// One frame of the first pass. `None` if there is none, or if the turn's room for pieces is used up: it stays.
+    #[inline(always)]
+    fn look_at<F: Format>(
+        &mut self,
+        ring: &F,
+        at: F::Place,
+        found: &mut Found,
+        spent: &mut usize,
+    ) -> Result<Option<Buffer>, Fault> {
+        let Some(head) = ring.head(at)? else { return Ok(None) };
+        if head.desc.flags == 0
+            && let Some(host) = self.view.translate(head.desc.addr, head.desc.len)
+        {
+            prefetch::for_reading(host.as_ptr());
+            prefetch::for_reading(host.as_ptr().wrapping_add(64));
+            *found = Found { len: head.desc.len, lies: Lies::Plain(host) };
+            return ring.buffer(&head, 1, head.desc).map(Some);
+        }
+        self.look_at_chain(ring, at, &head, found, spent)
+    }
+
+    /// The same for any chain: collect its pieces.
+    #[cold]
+    fn look_at_chain<F: Format>(
+        &mut self,
+        ring: &F,
+        at: F::Place,
+        head: &Head,
+        found: &mut Found,
+        spent: &mut usize,
+    ) -> Result<Option<Buffer>, Fault> {
+        let walker = Walker { ring, view: self.view, terms: self.terms, direction: Direction::Read };
+        match walker.collect(at, head, &mut self.pieces[*spent..]) {
+            Ok(Chain { buffer, pieces, cost, bytes }) => {
+                // Good or bad, a frame costs its turn what it took to find out (I3).
+                *spent += cost;
+                let len = u32::try_from(bytes).unwrap_or(u32::MAX);
+                *found = Found { len, lies: Lies::Pieces { pieces, cost } };
+                Ok(Some(buffer))
+            }
+            Err(ChainError::Fault(fault)) => Err(fault),
+            // The turn's room is used up: next turn. A whole turn's room was too little: too many pieces.
+            Err(ChainError::NoRoom) if *spent > 0 => Ok(None),
+            Err(ChainError::NoRoom) => {
+                *spent = MAX_PIECES;
+                *found = Found { len: u32::MAX, lies: Lies::Scattered };
+                ring.unwalked(at, head).map(Some)
+            }
+        }
     }
 
     /// Second pass: one frame into its mbuf.
     #[inline]
-    fn fill(&mut self, mbuf: &mut Mbuf<'t>, found: Found) -> Result<(), Refused> {
-        if found.plain.is_null() {
-            return self.fill_from_chain(mbuf, found.desc);
-        }
-        let hdr_len = self.ring.hdr_len();
-        let len = found.desc.len as usize;
+    fn fill(&mut self, mbuf: &mut Mbuf<'t>, found: &Found) -> Result<(), DropReason> {
+        let Lies::Plain(start) = found.lies else { return self.fill_from_pieces(mbuf, found) };
+        let hdr_len = self.terms.hdr_len();
+        let len = found.len as usize;
         let frame = frame_len(len, hdr_len)?;
         let copied = first_bytes(frame, hdr_len, mbuf);
         let (room, _) = mbuf.spare();
-        // SAFETY: `plain` was translated for `len` bytes and copied <= len; the mbuf's room is at least `copied`.
-        unsafe { foreign::copy(room.as_ptr(), found.plain, copied) };
+        // SAFETY: `len` bytes were translated from `start` on and copied <= len; the mbuf's room is at least `copied`.
+        unsafe { foreign::copy(room.as_ptr(), start.as_ptr(), copied) };
         mbuf.set_filled(hdr_len, copied - hdr_len);
-        if copied < len {
-            let [rest, free @ ..] = core::mem::take(&mut self.tails) else { return Err(Refused::NoRoom) };
-            self.tails = free;
+        if copied < len
+            && let Some(rest) = self.rests.next()
+        {
             // SAFETY: the rest of the translated bytes; this half stays inside the gate during 't.
-            *rest = unsafe {
-                TailSegment::new(
-                    core::ptr::NonNull::new_unchecked(found.plain.add(copied)),
-                    (len - copied) as u32,
-                )
-            };
+            *rest = unsafe { TailSegment::new(start.add(copied), (len - copied) as u32) };
             mbuf.set_tail(core::slice::from_ref(rest));
         }
         self.label(mbuf, room.as_ptr())
     }
 
-    /// The same for any chain: collect its pieces, copy the first bytes, leave the rest as tail.
+    /// The same for any chain: copy the first bytes of its pieces, leave the rest as tail.
     #[cold]
-    fn fill_from_chain(&mut self, mbuf: &mut Mbuf<'t>, first: Desc) -> Result<(), Refused> {
-        let hdr_len = self.ring.hdr_len();
-        let room_in_turn = self.tails.len();
-        let found = match chain::collect(self.ring, first, Direction::Read, self.tails) {
-            Ok(found) => found,
-            Err(ChainError::Fault(fault)) => return Err(Refused::Chain(fault)),
-            // The turn's room is used up: next turn. A whole turn's room was too little: too many pieces.
-            Err(ChainError::NoRoom) if room_in_turn < crate::vring::MAX_PIECES => {
-                return Err(Refused::NoRoom);
-            }
-            Err(ChainError::NoRoom) => {
-                self.tails = &mut [];
-                return Err(Refused::Frame(DropReason::RxBadDescriptor));
-            }
-        };
-        // Good or bad, a frame costs its turn what it took to find out (I3).
-        let (paid, free) = core::mem::take(&mut self.tails).split_at_mut(found.cost);
-        self.tails = free;
-        let len = usize::try_from(found.bytes).unwrap_or(usize::MAX);
-        let frame = frame_len(len, hdr_len)?;
+    fn fill_from_pieces(&mut self, mbuf: &mut Mbuf<'t>, found: &Found) -> Result<(), DropReason> {
+        let Lies::Pieces { pieces, cost } = found.lies else { return Err(DropReason::RxBadDescriptor) };
+        let (paid, free) = core::mem::take(&mut self.pieces).split_at_mut(cost);
+        self.pieces = free;
+        let hdr_len = self.terms.hdr_len();
+        let frame = frame_len(found.len as usize, hdr_len)?;
         let copied = first_bytes(frame, hdr_len, mbuf);
-        let pieces = &mut paid[..found.pieces];
         let (room, _) = mbuf.spare();
-        let pieces = copy_front(pieces, room.as_ptr(), copied);
+        let pieces = copy_front(&mut paid[..pieces], room.as_ptr(), copied);
         mbuf.set_filled(hdr_len, copied - hdr_len);
         mbuf.set_tail(pieces);
         self.label(mbuf, room.as_ptr())
@@ -279,43 +329,22 @@ impl<'t> Taking<'_, 't> {
 
     /// Reads the private copy of the virtio-net header into what is owed to the packet.
     #[inline]
-    fn label(&self, mbuf: &mut Mbuf<'t>, hdr: *const u8) -> Result<(), Refused> {
+    fn label(&self, mbuf: &mut Mbuf<'t>, hdr: *const u8) -> Result<(), DropReason> {
         // SAFETY: at least hdr_len >= 10 bytes were copied to `hdr`, in the mbuf's own headroom now.
         let hdr: &[u8; VirtioNetHdr::LEN] = unsafe { &*hdr.cast() };
         if hdr[0] == 0 && hdr[1] == net::GSO_NONE {
             return Ok(());
         }
         let hdr = VirtioNetHdr::from_le_bytes(hdr);
-        match from_virtio_net(&hdr, mbuf.data(), mbuf.len(), sender_offloads(self.ring.features())) {
+        match from_virtio_net(&hdr, mbuf.data(), mbuf.len(), sender_offloads(self.terms.features)) {
             Ok(offload) if offload == Offload::NONE => Ok(()),
             Ok(offload) => {
                 mbuf.set_offload(offload);
                 Ok(())
             }
-            Err(_) => Err(Refused::Frame(DropReason::RxBadOffload)),
+            Err(_) => Err(DropReason::RxBadOffload),
         }
     }
-
-    /// Counts, and moves the ring on.
-    fn finish(self) -> usize {
-        if self.taken > 0 {
-            self.ring.take(self.taken);
-            self.counters.packets.add(self.taken as u64);
-            self.counters.bytes.add(self.bytes);
-            self.counters.bursts.add(1);
-        }
-        self.taken
-    }
-}
-
-/// Why a frame did not come in.
-enum Refused {
-    /// It is completed and dropped.
-    Frame(DropReason),
-    /// The ring stops here.
-    Chain(Fault),
-    /// The turn's room for tails is used up: it stays in the ring.
-    NoRoom,
 }
 
 #[inline(always)]
@@ -330,13 +359,13 @@ fn burst_alloc(env: &QueueEnv, burst: &mut Burst<'_>, n: usize) -> Result<(), mb
 
 /// The frame's length in a chain of `len` bytes.
 #[inline(always)]
-fn frame_len(len: usize, hdr_len: usize) -> Result<usize, Refused> {
+fn frame_len(len: usize, hdr_len: usize) -> Result<usize, DropReason> {
     let frame = len.wrapping_sub(hdr_len);
     if len < hdr_len + MIN_FRAME {
-        return Err(Refused::Frame(DropReason::RxTooShort));
+        return Err(DropReason::RxTooShort);
     }
     if frame > MAX_FRAME {
-        return Err(Refused::Frame(DropReason::RxTooLong));
+        return Err(DropReason::RxTooLong);
     }
     Ok(frame)
 }

@@ -8,6 +8,7 @@
 // for the whole burst. The header is written in front of a packet's data only where its headroom has the bytes and nobody
 // shares it.
 
+use core::ops::Range;
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
@@ -15,12 +16,15 @@ use mbuf::{Burst, MAX_BURST, Mbuf, NoMbufs, Offload, TailSegment, foreign};
 use pmd::offload::{Adapted, OffloadSet, VirtioNetHdr, adapt, to_virtio_net};
 use pmd::{DropReason, QueueCounters, TxQueue};
 
-use crate::vring::chain::{self, ChainError, Direction};
+use crate::vring::chain::{self, Chain, ChainError, Direction, Walker};
 use crate::vring::dequeue::offloads;
+use crate::vring::format::{Buffer, Format};
+use crate::vring::ring::{Ring, Terms};
 use crate::vring::slot::State;
+use crate::vring::view::View;
 use crate::vring::{Fault, MAX_FRAME, MAX_PIECES, Vring, VringSlot, prefetch};
 use crate::wire::net;
-use crate::wire::ring::{DESC_F_WRITE, Desc};
+use crate::wire::ring::{DESC_F_NEXT, DESC_F_WRITE};
 
 /// What the chains of one burst may cost, all together (I3): twice the pieces of a burst of 64 KiB packets in buffers of
 /// 256 bytes. What comes behind finds the ring full.
@@ -53,19 +57,13 @@ impl TxQueue for GuestRx {
         }
         let Self { slot, counters, pieces, unsignalled } = self;
         let Some(mut inside) = slot.try_enter() else { return 0 };
-        let Some(ring) = inside.as_mut() else { return 0 };
-        let accepted = receiver_offloads(ring.features());
-        let budget = BURST_COST;
-        let mut giving =
-            Giving { ring, counters, pieces, accepted, budget, filled: 0, taken: 0, sent: 0, bytes: 0 };
-        let outcome = if burst.iter().all(|m| accepted.covers(m.offload())) {
-            giving.give(burst)
-        } else {
-            giving.give_adapted(burst)
+        let Some(Vring { ring, terms, view, .. }) = inside.as_mut() else { return 0 };
+        let turn = Turn { terms: *terms, view, counters, pieces };
+        let Outcome { taken, given, fault } = match ring {
+            Ring::Split(ring) => turn.run(ring, burst),
         };
-        let taken = giving.taken;
-        *unsignalled |= giving.finish();
-        if let Err(fault) = outcome {
+        *unsignalled |= given;
+        if let Some(fault) = fault {
             slot.latch(fault, inside.as_mut());
         }
         burst.drop_front(taken);
@@ -95,12 +93,46 @@ impl TxQueue for GuestRx {
     }
 }
 
-/// One burst's way into the ring.
-struct Giving<'r> {
-    ring: &'r mut Vring,
+/// What a burst needs, whatever the ring's format.
+struct Turn<'r> {
+    terms: Terms,
+    view: &'r mut View,
     counters: &'r QueueCounters,
     pieces: &'r mut [TailSegment],
+}
+
+/// How a burst went.
+struct Outcome {
+    /// Packets dealt with.
+    taken: usize,
+    /// Whether the guest got something.
+    given: bool,
+    fault: Option<Fault>,
+}
+
+impl<'r> Turn<'r> {
+    #[inline]
+    fn run<F: Format>(self, ring: &'r mut F, burst: &mut Burst<'_>) -> Outcome {
+        let accepted = receiver_offloads(self.terms.features);
+        let (at, budget) = (ring.first(), BURST_COST);
+        let mut giving =
+            Giving { ring, turn: self, accepted, at, budget, filled: 0, taken: 0, sent: 0, bytes: 0 };
+        let outcome = if burst.iter().all(|m| accepted.covers(m.offload())) {
+            giving.give(burst)
+        } else {
+            giving.give_adapted(burst)
+        };
+        giving.finish(outcome)
+    }
+}
+
+/// One burst's way into a ring.
+struct Giving<'r, F: Format> {
+    ring: &'r mut F,
+    turn: Turn<'r>,
     accepted: OffloadSet,
+    /// Where the next buffer stands.
+    at: F::Place,
     /// What is left of [`BURST_COST`].
     budget: usize,
     /// Buffers filled, and not published yet.
@@ -122,22 +154,23 @@ enum Given {
 /// An available buffer, after the first pass.
 #[derive(Clone, Copy)]
 struct Found {
-    head: u16,
+    buffer: Buffer,
     len: u32,
     /// Where the one plain, writable descriptor lies; null for any other kind of chain.
     plain: *mut u8,
 }
 
-impl Giving<'_> {
+impl<F: Format> Giving<'_, F> {
     /// Gives packets from the front of the burst as long as there are buffers.
     fn give(&mut self, burst: &mut Burst<'_>) -> Result<(), Fault> {
-        let mut found = [Found { head: 0, len: 0, plain: core::ptr::null_mut() }; MAX_BURST];
+        let mut found =
+            [Found { buffer: Buffer::default(), len: 0, plain: core::ptr::null_mut() }; MAX_BURST];
         let ready = self.look(&mut found[..burst.len()])?;
         for mbuf in burst.iter_mut() {
             // As long as each packet took one plain buffer, the i-th is for the i-th.
             let given = match found[..ready].get(self.filled) {
-                Some(buffer) if fits(buffer, mbuf, self.ring.hdr_len()) => {
-                    self.give_plain(mbuf, *buffer);
+                Some(found) if fits(found, mbuf, self.turn.terms.hdr_len()) => {
+                    self.give_plain(mbuf, *found);
                     Given::Sent
                 }
                 _ => self.give_chained(mbuf)?,
@@ -168,14 +201,14 @@ impl Giving<'_> {
             Ok(Adapted::One(mut one)) => self.give_chained(&mut one),
             Ok(Adapted::Many(segments)) => {
                 // All segments or none: a part of them would only cost the receiver work.
-                let before = self.filled;
+                let before = (self.filled, self.at);
                 for segment in segments {
                     let given = match segment {
                         Ok(mut segment) => self.give_chained(&mut segment)?,
                         Err(NoMbufs) => Given::Dropped(DropReason::NoMbufs),
                     };
                     if !matches!(given, Given::Sent) {
-                        self.filled = before;
+                        (self.filled, self.at) = before;
                         return Ok(given);
                     }
                 }
@@ -184,29 +217,35 @@ impl Giving<'_> {
         }
     }
 
-    /// First pass: as many buffers as there are, up to `found`'s length.
+    /// First pass: as many buffers as there are, up to `found`'s length. Where chains stand in a row, up to the first one:
+    /// only who walks it knows where it ends.
     #[inline]
     fn look(&mut self, found: &mut [Found]) -> Result<usize, Fault> {
-        let n = self.ring.available(found.len())?.min(found.len());
+        let mut at = self.at;
+        let n = self.ring.ready(at, found.len())?.min(found.len());
         for (i, entry) in found[..n].iter_mut().enumerate() {
-            entry.head = self.ring.head(i)?;
-            let desc = self.ring.desc(entry.head);
-            entry.len = desc.len;
-            if desc.flags == DESC_F_WRITE
-                && let Some(host) = self.ring.translate(desc.addr, desc.len)
+            let Some(head) = self.ring.head(at)? else { return Ok(i) };
+            if F::CHAINS_ARE_RUNS && head.desc.flags & DESC_F_NEXT != 0 {
+                return Ok(i);
+            }
+            entry.buffer = self.ring.buffer(&head, 1, head.desc)?;
+            entry.len = head.desc.len;
+            if head.desc.flags == DESC_F_WRITE
+                && let Some(host) = self.turn.view.translate(head.desc.addr, head.desc.len)
             {
                 entry.plain = host.as_ptr();
                 prefetch::for_writing(entry.plain);
                 prefetch::for_writing(entry.plain.wrapping_add(64));
             }
+            at = self.ring.after(at, entry.buffer);
         }
         Ok(n)
     }
 
     /// One packet into one plain buffer that it fits.
     #[inline]
-    fn give_plain(&mut self, mbuf: &mut Mbuf<'_>, buffer: Found) {
-        let hdr_len = self.ring.hdr_len();
+    fn give_plain(&mut self, mbuf: &mut Mbuf<'_>, found: Found) {
+        let hdr_len = self.turn.terms.hdr_len();
         let header = header(mbuf.offload(), 1, self.accepted);
         let data = mbuf.data();
         let mut at = hdr_len + data.len();
@@ -216,70 +255,89 @@ impl Giving<'_> {
                 // The header goes in front of the data, and both over in one copy.
                 let front = mbuf.data_start().as_ptr().sub(hdr_len);
                 core::ptr::copy_nonoverlapping(header.as_ptr(), front, hdr_len);
-                foreign::copy(buffer.plain, front, at);
+                foreign::copy(found.plain, front, at);
             } else {
-                foreign::copy(buffer.plain, header.as_ptr(), hdr_len);
-                foreign::copy(buffer.plain.add(hdr_len), data.as_ptr(), data.len());
+                foreign::copy(found.plain, header.as_ptr(), hdr_len);
+                foreign::copy(found.plain.add(hdr_len), data.as_ptr(), data.len());
             }
             if at < hdr_len + mbuf.len() {
                 for more in mbuf.segments().skip(1) {
-                    foreign::copy(buffer.plain.add(at), more.as_ptr(), more.len());
+                    foreign::copy(found.plain.add(at), more.as_ptr(), more.len());
                     at += more.len();
                 }
                 for more in mbuf.tail() {
-                    foreign::copy(buffer.plain.add(at), more.start().as_ptr(), more.len());
+                    foreign::copy(found.plain.add(at), more.start().as_ptr(), more.len());
                     at += more.len();
                 }
             }
         }
-        self.ring.write_used(self.filled, buffer.head, at as u32);
+        self.ring.stage(self.filled, found.buffer, at as u32);
         self.filled += 1;
+        self.at = self.ring.after(self.at, found.buffer);
     }
 
     /// One packet into whatever buffers there are: chains, or several buffers if the guest takes that.
     #[cold]
     fn give_chained(&mut self, mbuf: &mut Mbuf<'_>) -> Result<Given, Fault> {
-        let need = self.ring.hdr_len() + mbuf.len();
+        let need = self.turn.terms.hdr_len() + mbuf.len();
         if mbuf.len() > MAX_FRAME {
             return Ok(Given::Dropped(DropReason::TxTooLong));
         }
-        let (mut room, mut pieces, mut buffers, mut cost) = (0usize, 0, 0usize, 0);
+        let (mut room, mut pieces, mut buffers, mut cost, mut at) = (0usize, 0, 0usize, 0, self.at);
         while room < need {
-            if self.budget == 0 || self.filled + buffers >= self.ring.available(self.filled + buffers + 1)? {
-                return Ok(Given::NoBuffers);
-            }
-            let head = self.ring.head(self.filled + buffers)?;
-            let desc: Desc = self.ring.desc(head);
             // The packet's chains so far cost at least as much as they have pieces.
-            let left = &mut self.pieces[pieces..pieces + MAX_PIECES - cost];
-            let found = match chain::collect(self.ring, desc, Direction::Write, left) {
+            let found = match self.next_chain(at, pieces..pieces + MAX_PIECES - cost)? {
                 Ok(found) => found,
-                Err(ChainError::Fault(fault)) => return Err(fault),
-                Err(ChainError::NoRoom) => {
-                    self.budget = self.budget.saturating_sub(MAX_PIECES - cost);
-                    return Ok(Given::Dropped(DropReason::TxTooLong));
-                }
+                Err(given) => return Ok(given),
             };
             cost += found.cost;
-            self.budget = self.budget.saturating_sub(found.cost);
             let part = usize::try_from(found.bytes).unwrap_or(usize::MAX).min(need - room);
-            if room + part < need && !self.ring.mergeable() {
+            if room + part < need && !self.turn.terms.mergeable {
                 return Ok(Given::Dropped(DropReason::TxTooLong));
             }
-            self.ring.write_used(self.filled + buffers, head, part as u32);
+            self.ring.stage(self.filled + buffers, found.buffer, part as u32);
+            at = self.ring.after(at, found.buffer);
             (room, pieces, buffers) = (room + part, pieces + found.pieces, buffers + 1);
         }
-        let header = header(mbuf.offload(), buffers as u16, self.accepted);
-        let mut to = Scatter { pieces: &self.pieces[..pieces], offset: 0 };
-        to.put(header.as_ptr(), self.ring.hdr_len());
+        self.scatter(mbuf, pieces, buffers as u16);
+        self.filled += buffers;
+        self.at = at;
+        Ok(Given::Sent)
+    }
+
+    /// Collects the chain at `at` into the pieces in `range`, or says what becomes of the packet without it.
+    fn next_chain(&mut self, at: F::Place, range: Range<usize>) -> Result<Result<Chain, Given>, Fault> {
+        if self.budget == 0 || self.ring.ready(at, 1)? == 0 {
+            return Ok(Err(Given::NoBuffers));
+        }
+        let Some(head) = self.ring.head(at)? else { return Ok(Err(Given::NoBuffers)) };
+        let Turn { view, terms, pieces, .. } = &mut self.turn;
+        let walker = Walker { ring: &*self.ring, view, terms: *terms, direction: Direction::Write };
+        let room = range.len();
+        match walker.collect(at, &head, &mut pieces[range]) {
+            Ok(found) => {
+                self.budget = self.budget.saturating_sub(found.cost);
+                Ok(Ok(found))
+            }
+            Err(ChainError::Fault(fault)) => Err(fault),
+            Err(ChainError::NoRoom) => {
+                self.budget = self.budget.saturating_sub(room);
+                Ok(Err(Given::Dropped(DropReason::TxTooLong)))
+            }
+        }
+    }
+
+    /// Writes header and packet over the first `pieces` pieces, of `buffers` buffers.
+    fn scatter(&mut self, mbuf: &Mbuf<'_>, pieces: usize, buffers: u16) {
+        let header = header(mbuf.offload(), buffers, self.accepted);
+        let mut to = Scatter { pieces: &self.turn.pieces[..pieces], offset: 0 };
+        to.put(header.as_ptr(), self.turn.terms.hdr_len());
         for segment in mbuf.segments() {
             to.put(segment.as_ptr(), segment.len());
         }
         for segment in mbuf.tail() {
             to.put(segment.start().as_ptr(), segment.len());
         }
-        self.filled += buffers;
-        Ok(Given::Sent)
     }
 
     /// Counts what became of a packet of `len` bytes; false if it stays.
@@ -290,24 +348,26 @@ impl Giving<'_> {
                 self.sent += 1;
                 self.bytes += len as u64;
             }
-            Given::Dropped(reason) => self.counters.drop_packets(*reason, 1),
+            Given::Dropped(reason) => self.turn.counters.drop_packets(*reason, 1),
             Given::NoBuffers => return false,
         }
         self.taken += 1;
         true
     }
 
-    /// Publishes and counts. True if the guest got something.
-    fn finish(self) -> bool {
-        if self.filled == 0 {
-            return false;
+    /// Publishes and counts.
+    #[inline(always)]
+    fn finish(self, outcome: Result<(), Fault>) -> Outcome {
+        let given = self.filled > 0;
+        let mut fault = outcome.err();
+        if given {
+            fault = fault.or(self.ring.publish(self.filled).err());
+            let counters = self.turn.counters;
+            counters.packets.add(self.sent);
+            counters.bytes.add(self.bytes);
+            counters.bursts.add(1);
         }
-        self.ring.take(self.filled);
-        self.ring.publish(self.filled);
-        self.counters.packets.add(self.sent);
-        self.counters.bytes.add(self.bytes);
-        self.counters.bursts.add(1);
-        true
+        Outcome { taken: self.taken, given, fault }
     }
 }
 

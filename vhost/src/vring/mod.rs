@@ -22,9 +22,12 @@ mod chain;
 mod dequeue;
 mod enqueue;
 mod fault;
+mod format;
 mod prefetch;
 mod ring;
 mod slot;
+mod split;
+mod view;
 
 pub(crate) use dequeue::GuestTx;
 pub(crate) use enqueue::GuestRx;

@@ -23,8 +23,8 @@ pub(crate) struct VringSetup {
     pub(crate) avail: Window,
     /// The used ring: `used_bytes(size)`, aligned to 4.
     pub(crate) used: Window,
-    /// The next available index to look at (SET_VRING_BASE).
-    pub(crate) base: u16,
+    /// Where the ring stands (SET_VRING_BASE): the next available index to look at.
+    pub(crate) base: u32,
     /// Negotiated features.
     pub(crate) features: u64,
     /// The memory that the windows point into.
@@ -75,8 +75,8 @@ impl VringSlot {
     }
 
     /// Stops the ring and lets go of its memory. Waits for the burst in progress; afterwards the data plane touches neither.
-    /// Returns the next available index, or `None` if no ring ran.
-    pub(crate) fn stop(&self) -> Option<u16> {
+    /// Returns where the ring stands (GET_VRING_BASE), or `None` if no ring ran.
+    pub(crate) fn stop(&self) -> Option<u32> {
         let mut inside = self.gate.enter();
         self.set_state(State::Stopped);
         inside.take().map(|ring| ring.base())

@@ -1,0 +1,82 @@
+//! What a ring's format does: find what the guest made available, and give it back. All else that the data plane does is
+//! the same for every format, and is compiled once for each.
+//!
+//! | | [`Split`](super::split::Split), §2.7 | [`Packed`](super::packed::Packed), §2.8 |
+//! |---|---|---|
+//! | available | a head's number in the available ring, up to avail.idx | a descriptor whose two flags say so |
+//! | a chain | each descriptor names the next | descriptors that stand one behind the other |
+//! | given back | an entry of the used ring, up to used.idx | the chain's first descriptor, written over |
+//! | a call is wanted | flags or used_event | the driver's event suppression structure |
+//!
+//! Buffers come back in the order in which they were made available, so one place says it all: what is before it is back
+//! with the guest. Nothing is remembered between two bursts but that place.
+
+use crate::vring::Fault;
+use crate::wire::ring::Desc;
+
+/// What gives a buffer back to the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Buffer {
+    /// The chain's head (split), or the buffer's id (packed).
+    pub(super) id: u16,
+    /// How far the next buffer is away: in heads (split: 1), or in descriptors (packed).
+    pub(super) slots: u16,
+}
+
+/// The private copy of a chain's first descriptor, `NEXT`, `WRITE` and `INDIRECT` being all that is left of its flags in
+/// a packed ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) desc: Desc,
+    /// Its number in the table. Nothing in a packed ring, where the chain's last descriptor has the id.
+    pub(super) number: u16,
+}
+
+/// A format's side of a started ring.
+pub(super) trait Format {
+    /// Where a buffer stands, or may come to stand.
+    type Place: Copy;
+
+    /// A chain's descriptors stand one behind the other, in the ring and in tables; they don't name each other.
+    const CHAINS_ARE_RUNS: bool;
+
+    /// Descriptors of the ring.
+    fn size(&self) -> u16;
+
+    /// The place of the first buffer that is not given back. Nothing is in hand when it is asked for.
+    fn first(&self) -> Self::Place;
+
+    /// At most how many buffers there are from `at` on; looks again only if fewer than `wanted` are known.
+    fn ready(&mut self, at: Self::Place, wanted: usize) -> Result<usize, Fault>;
+
+    /// The head of the buffer at `at`, which must be among the ready ones, if there is one after all.
+    fn head(&self, at: Self::Place) -> Result<Option<Head>, Fault>;
+
+    /// The descriptor behind `desc`, which is the `walked`-th of the chain at `at` and says that there is one.
+    fn follow(&self, at: Self::Place, walked: u16, desc: Desc) -> Result<Desc, Fault>;
+
+    /// What gives back the chain of `head`, of which `walked` descriptors stand in the ring, `last` the last of them.
+    fn buffer(&self, head: &Head, walked: u16, last: Desc) -> Result<Buffer, Fault>;
+
+    /// The same for a chain that nobody walked to its end.
+    fn unwalked(&self, at: Self::Place, head: &Head) -> Result<Buffer, Fault>;
+
+    /// The place behind `buffer`, which stands at `at`.
+    fn after(&self, at: Self::Place, buffer: Buffer) -> Self::Place;
+
+    /// Notes that `len` bytes were written into the `i`-th buffer that is not given back. The guest sees nothing of it
+    /// before [`publish`](Self::publish), and it may be noted again, differently.
+    fn stage(&mut self, i: usize, buffer: Buffer, len: u32);
+
+    /// Gives the first `n` buffers back as they were staged. On a fault, those before the one that is at fault.
+    fn publish(&mut self, n: usize) -> Result<(), Fault>;
+
+    /// Whether the guest wants a call for what was given back since it was asked last.
+    fn wants_call(&mut self) -> bool;
+
+    /// Forgets what it was asked: the next answer is yes, unless the guest wants no calls at all.
+    fn forget_calls(&mut self);
+
+    /// Where the ring stands, as SET_VRING_BASE and GET_VRING_BASE have it.
+    fn base(&self) -> u32;
+}

@@ -1,0 +1,193 @@
+//! A split ring (§2.7): its three parts in guest memory, and our private indices into them.
+#![expect(unsafe_code, reason = "reads and writes ring memory that the guest shares")]
+// UNSAFETY: the three windows were translated with their full length when the ring was set up, and the vring that holds
+// this keeps their mappings. Every access below is at an index masked to the ring's size. What the guest writes is
+// loaded once, by one aligned atomic load a word, and only the copy is used.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU16, Ordering, fence};
+
+use mbuf::foreign;
+
+use crate::vring::format::{Buffer, Format, Head};
+use crate::vring::{Fault, VringSetup};
+use crate::wire::net;
+use crate::wire::ring::{
+    AVAIL_F_NO_INTERRUPT, AVAIL_IDX_OFFSET, AVAIL_RING_OFFSET, Desc, USED_ELEM_SIZE, USED_F_NO_NOTIFY,
+    USED_IDX_OFFSET, USED_RING_OFFSET, avail_bytes, desc_bytes, need_event, used_bytes,
+};
+
+/// A split ring that runs. Everything before `done` is back with the guest.
+#[derive(Debug)]
+pub(super) struct Split {
+    desc: NonNull<u64>,
+    avail: NonNull<u8>,
+    used: NonNull<u8>,
+    mask: u16,
+    size: u16,
+    done: u16,
+    /// avail.idx as last seen.
+    seen: u16,
+    /// used.idx when the guest was last asked whether it wants a call.
+    signalled: u16,
+    /// Whether `signalled` means anything: not right after a start.
+    signalled_valid: bool,
+    event_idx: bool,
+}
+
+// SAFETY: the pointers go into mappings that any thread may use and that the vring keeps; one thread at a time has it.
+unsafe impl Send for Split {}
+
+impl Split {
+    pub(super) fn new(setup: &VringSetup) -> Self {
+        assert!(setup.size.is_power_of_two(), "the control plane checks SET_VRING_NUM");
+        assert!(setup.desc.len >= desc_bytes(setup.size), "the windows were translated for this size");
+        assert!(setup.avail.len >= avail_bytes(setup.size) && setup.used.len >= used_bytes(setup.size));
+        let base = u16::try_from(setup.base).expect("the control plane checks SET_VRING_BASE");
+        let ring = Self {
+            desc: setup.desc.start.cast(),
+            avail: setup.avail.start,
+            used: setup.used.start,
+            mask: setup.size - 1,
+            size: setup.size,
+            done: base,
+            seen: base,
+            signalled: base,
+            signalled_valid: false,
+            event_idx: setup.features & net::F_EVENT_IDX != 0,
+        };
+        // We poll: the driver need not kick. With EVENT_IDX it looks at avail_event instead, kicks once in 65,536
+        // buffers, and nobody minds.
+        ring.used_word(0).store(if ring.event_idx { 0 } else { USED_F_NO_NOTIFY.to_le() }, Ordering::Relaxed);
+        ring
+    }
+
+    /// A private copy of descriptor `i`, which must be less than the size.
+    #[inline(always)]
+    fn desc(&self, i: u16) -> Desc {
+        // SAFETY: `i & mask` is a descriptor of the table, which is aligned to 16.
+        unsafe {
+            let p = self.desc.as_ptr().add(usize::from(i & self.mask) * 2);
+            Desc::from_words(foreign::load_u64(p), foreign::load_u64(p.add(1)))
+        }
+    }
+
+    fn avail_word(&self, offset: usize) -> u16 {
+        // SAFETY: `offset` is that of flags or used_event, both u16 inside the available ring.
+        let word = unsafe { AtomicU16::from_ptr(self.avail.as_ptr().add(offset).cast()) };
+        u16::from_le(word.load(Ordering::Relaxed))
+    }
+
+    fn used_word(&self, offset: usize) -> &AtomicU16 {
+        // SAFETY: `offset` is that of flags or idx, both u16 inside the used ring; an atomic may be shared with anybody.
+        unsafe { AtomicU16::from_ptr(self.used.as_ptr().add(offset).cast()) }
+    }
+}
+
+impl Format for Split {
+    /// A position in the available ring, counted on for ever.
+    type Place = u16;
+
+    const CHAINS_ARE_RUNS: bool = false;
+
+    #[inline(always)]
+    fn size(&self) -> u16 {
+        self.size
+    }
+
+    #[inline(always)]
+    fn first(&self) -> u16 {
+        self.done
+    }
+
+    #[inline(always)]
+    fn ready(&mut self, at: u16, wanted: usize) -> Result<usize, Fault> {
+        let ahead = at.wrapping_sub(self.done);
+        let known = self.seen.wrapping_sub(self.done);
+        if usize::from(known) >= usize::from(ahead) + wanted {
+            return Ok(usize::from(known - ahead));
+        }
+        // SAFETY: the available ring's idx, aligned to 2.
+        // ORDERING: V1 (Acquire inside), pairs with the driver's store of avail.idx.
+        let idx = unsafe { foreign::load_u16_acquire(self.avail.add(AVAIL_IDX_OFFSET).as_ptr().cast()) };
+        let known = idx.wrapping_sub(self.done);
+        // What we still hold cannot be available again.
+        if known > self.size {
+            return Err(Fault::AvailIndex);
+        }
+        self.seen = idx;
+        Ok(usize::from(known.saturating_sub(ahead)))
+    }
+
+    #[inline(always)]
+    fn head(&self, at: u16) -> Result<Option<Head>, Fault> {
+        let at = usize::from(at & self.mask);
+        // SAFETY: an entry of the available ring: at < size.
+        let head = unsafe { AtomicU16::from_ptr(self.avail.as_ptr().add(AVAIL_RING_OFFSET + 2 * at).cast()) };
+        let number = u16::from_le(head.load(Ordering::Relaxed));
+        if number >= self.size {
+            return Err(Fault::DescIndex);
+        }
+        Ok(Some(Head { desc: self.desc(number), number }))
+    }
+
+    #[inline(always)]
+    fn follow(&self, _: u16, _: u16, desc: Desc) -> Result<Desc, Fault> {
+        if desc.next < self.size { Ok(self.desc(desc.next)) } else { Err(Fault::DescIndex) }
+    }
+
+    #[inline(always)]
+    fn buffer(&self, head: &Head, _: u16, _: Desc) -> Result<Buffer, Fault> {
+        Ok(Buffer { id: head.number, slots: 1 })
+    }
+
+    fn unwalked(&self, _: u16, head: &Head) -> Result<Buffer, Fault> {
+        Ok(Buffer { id: head.number, slots: 1 })
+    }
+
+    #[inline(always)]
+    fn after(&self, at: u16, _: Buffer) -> u16 {
+        at.wrapping_add(1)
+    }
+
+    #[inline(always)]
+    fn stage(&mut self, i: usize, buffer: Buffer, len: u32) {
+        let at = usize::from(self.done.wrapping_add(i as u16) & self.mask);
+        let entry = u64::from(buffer.id) | u64::from(len) << 32;
+        // SAFETY: an entry of the used ring: at < size. The driver reads it only after V2, so a plain store will do.
+        unsafe {
+            let p = self.used.as_ptr().add(USED_RING_OFFSET + USED_ELEM_SIZE * at);
+            p.cast::<u64>().write_unaligned(entry.to_le());
+        }
+    }
+
+    #[inline(always)]
+    fn publish(&mut self, n: usize) -> Result<(), Fault> {
+        self.done = self.done.wrapping_add(n as u16);
+        // ORDERING: V2 Release, pairs with the driver's load of used.idx.
+        self.used_word(USED_IDX_OFFSET).store(self.done.to_le(), Ordering::Release);
+        Ok(())
+    }
+
+    #[inline]
+    fn wants_call(&mut self) -> bool {
+        // ORDERING: V3, pairs with the driver's fence between storing used_event (or flags) and reading used.idx.
+        fence(Ordering::SeqCst);
+        let old = core::mem::replace(&mut self.signalled, self.done);
+        let valid = core::mem::replace(&mut self.signalled_valid, true);
+        if self.event_idx {
+            !valid
+                || need_event(self.avail_word(AVAIL_RING_OFFSET + 2 * usize::from(self.size)), self.done, old)
+        } else {
+            (!valid || old != self.done) && self.avail_word(0) & AVAIL_F_NO_INTERRUPT == 0
+        }
+    }
+
+    fn forget_calls(&mut self) {
+        self.signalled_valid = false;
+    }
+
+    fn base(&self) -> u32 {
+        self.done.into()
+    }
+}
