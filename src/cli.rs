@@ -7,6 +7,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
+use pmd::bus::pci::Bdf;
+
 use crate::failure::Failure;
 use crate::settings::{CpuList, Hugepages, MemorySize, PortName, PortSetting};
 
@@ -49,6 +51,8 @@ pub(crate) enum Command {
     Stats(StatsArgs),
     /// Look at what this machine offers, and say how to mend what it lacks
     Doctor(DoctorArgs),
+    /// Look at the network cards of this machine, and take them from the kernel or give them back; needs no running switch
+    Nic(NicArgs),
 }
 
 /// `polder run`
@@ -145,6 +149,66 @@ pub(crate) struct DoctorArgs {
     /// JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+/// Which machine to look at.
+#[derive(Debug, Default, Args)]
+pub(crate) struct MachineArgs {
+    /// A folder that stands for its root: for tests
+    #[arg(long, hide = true, global = true, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+}
+
+/// `polder nic`
+#[derive(Debug, Args)]
+pub(crate) struct NicArgs {
+    #[command(subcommand)]
+    pub(crate) command: NicCommand,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+/// What to do with network cards.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NicCommand {
+    /// All network cards: what they are, who has them, and whether Polder can drive them or why not
+    List {
+        /// JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have a card make virtual functions; prints them, one a line
+    Vfs {
+        /// Its physical function, for example 0000:01:00.0
+        #[arg(value_name = "PF")]
+        pf: Bdf,
+        /// How many there are to be; 0 takes them all away
+        #[arg(value_name = "N")]
+        count: u16,
+        /// Even if somebody uses those that there are
+        #[arg(long)]
+        force: bool,
+    },
+    /// Take a card from the kernel's driver and give it to vfio-pci, for Polder to drive
+    Bind {
+        /// Where it sits, for example 0000:01:10.0
+        #[arg(value_name = "BDF")]
+        bdf: Bdf,
+        /// Even if its interface is up: whoever is reached by it is cut off
+        #[arg(long)]
+        force: bool,
+    },
+    /// Give a card back to the kernel's driver
+    Unbind {
+        /// Where it sits, for example 0000:01:10.0
+        #[arg(value_name = "BDF")]
+        bdf: Bdf,
+        /// Even if a program has it: waits until that lets go
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 impl Cli {

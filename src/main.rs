@@ -11,6 +11,7 @@ mod daemon;
 mod demo;
 mod doctor;
 mod failure;
+mod nic;
 mod report;
 mod settings;
 
@@ -39,7 +40,8 @@ fn route() -> Result<ExitCode, Failure> {
         Command::Port(command) => ask::port(command, control),
         Command::Fdb(command) => ask::fdb(&command, control),
         Command::Stats(args) => ask::stats(&args, control),
-        Command::Doctor(args) => doctor::run(&args, control),
+        Command::Doctor(args) => doctor::run(args, control),
+        Command::Nic(args) => nic::run(args),
     }
 }
 

@@ -3,16 +3,21 @@
 mod cpus;
 mod files;
 mod memory;
+mod nic;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use pmd::bus::pci::Bdf;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::DoctorArgs;
-use crate::control::control_path;
+use crate::control::{Client, control_path};
 use crate::failure::Failure;
+use crate::nic::Machine;
+use crate::report::PortShow;
+use nic::Nics;
 
 /// How a thing stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -53,25 +58,36 @@ impl Check {
 }
 
 /// Looks at everything; status 1 if Polder would not run.
-pub(crate) fn run(args: &DoctorArgs, control: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let checks = examine(control);
+pub(crate) fn run(args: DoctorArgs, control: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    let checks = examine(&Machine::new(args.machine), &control_path(control));
     let text = if args.json { format!("{}\n", json!({ "checks": checks })) } else { as_text(&checks) };
     crate::ask::print(&text)?;
     Ok(if checks.iter().any(|c| c.state == State::Bad) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn examine(control: Option<PathBuf>) -> Vec<Check> {
-    vec![
+fn examine(machine: &Machine, control: &Path) -> Vec<Check> {
+    let nics = Nics::find(machine, ports_on_cards(control));
+    let mut checks = vec![
         memory::hugepages_2m(),
         memory::hugepages_1g(),
-        memory::memlock(),
+        memory::memlock(nics.to_open()),
         memory::memfd(),
         cpus::allowed(),
         cpus::isolated(),
         cpus::numa(),
         files::tun(),
-        files::control(&control_path(control)),
-    ]
+        files::control(control),
+    ];
+    checks.extend(nics.checks(machine));
+    checks
+}
+
+/// Where the cards sit that a running switch has ports on; `None` if none answers.
+fn ports_on_cards(control: &Path) -> Option<Vec<Bdf>> {
+    let mut client = Client::connect(control.to_owned()).ok()?;
+    let ports: Vec<PortShow> = client.call("port.list", &json!({})).ok()?;
+    let bdf = |port: &PortShow| port.spec.strip_prefix("vfio:")?.split(',').next()?.parse().ok();
+    Some(ports.iter().filter_map(bdf).collect())
 }
 
 fn as_text(checks: &[Check]) -> String {
@@ -90,10 +106,11 @@ fn as_text(checks: &[Check]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::MachineArgs;
 
     #[test]
     fn every_check_that_is_not_ok_says_how_to_mend_it() {
-        let checks = examine(Some("/nowhere/at/all".into()));
+        let checks = examine(&Machine::new(MachineArgs::default()), Path::new("/nowhere/at/all"));
         assert!(checks.iter().all(|c| (c.state == State::Ok) == c.mend.is_none()), "{checks:?}");
         let text = as_text(&checks);
         assert!(checks.iter().all(|c| text.contains(&c.found) && !c.found.contains('\n')));

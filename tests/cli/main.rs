@@ -5,6 +5,12 @@ mod configuration;
 mod control_socket;
 mod daemon;
 mod demo;
+mod doctor;
+#[path = "../../pmd/tests/pci/kernel.rs"]
+mod kernel;
+mod nic;
 mod ports;
 mod run;
 mod traffic;
+#[path = "../../pmd/tests/pci/tree.rs"]
+mod tree;

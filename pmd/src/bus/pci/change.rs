@@ -77,25 +77,23 @@ impl Sysfs {
     }
 }
 
-/// Refuses what must stay with the kernel, before anything is touched.
+/// Refuses what must stay with the kernel, or would find nobody to take it, before anything is touched.
 fn check_takeable(function: &Function, even_if_up: bool) -> Result<(), PciError> {
     let bdf = function.bdf();
     if function.class()?.is_bridge() {
         return Err(PciError::Bridge(bdf));
     }
-    if !function.sysfs().has_driver(VFIO) {
-        return Err(PciError::NoVfio);
-    }
-    if function.iommu_group()?.is_none() {
-        return Err(PciError::NoIommu(bdf));
-    }
     if let Some(sriov) = function.sriov().filter(|s| s.now > 0) {
         return Err(PciError::HasVfs { bdf, vfs: sriov.now });
     }
-    match function.interfaces()?.into_iter().find(|i| i.up) {
-        Some(up) if !even_if_up => Err(PciError::InUse { bdf, interface: up.name }),
-        _ => Ok(()),
+    let up = function.interfaces()?.into_iter().find(|interface| interface.up && !even_if_up);
+    if let Some(up) = up {
+        return Err(PciError::InUse { bdf, interface: up.name });
     }
+    if function.iommu_group()?.is_none() && !function.sysfs().allows_no_iommu() {
+        return Err(PciError::NoIommu(bdf));
+    }
+    if function.sysfs().has_driver(VFIO) { Ok(()) } else { Err(PciError::NoVfio) }
 }
 
 fn hand_to_vfio(function: &Function) -> Result<(), PciError> {

@@ -1,6 +1,6 @@
 //! IOMMU groups: functions that the IOMMU cannot tell apart, so that VFIO gives all of them to a program or none.
 
-use super::sysfs::entries;
+use super::sysfs::{entries, text};
 use super::{Bdf, PciError, Sysfs};
 
 /// A group and who is in it.
@@ -10,6 +10,9 @@ pub struct IommuGroup {
     pub number: u32,
     /// All its functions, in the order of the bus.
     pub members: Vec<Member>,
+    /// VFIO made it up for a function without an IOMMU: it protects nobody, and a program opens
+    /// `/dev/vfio/noiommu-NUMBER`.
+    pub no_iommu: bool,
 }
 
 /// A function in a group.
@@ -38,7 +41,8 @@ impl IommuGroup {
         bdfs.sort_unstable();
         let driver = |bdf| sysfs.function(bdf).ok().and_then(|f| f.driver());
         let members = bdfs.into_iter().map(|bdf| Member { bdf, driver: driver(bdf) }).collect();
-        Ok(Self { number, members })
+        let name = text(&sysfs.path(format!("kernel/iommu_groups/{number}/name")));
+        Ok(Self { number, members, no_iommu: name.as_deref() == Some("vfio-noiommu") })
     }
 
     /// Those in it besides `bdf`.

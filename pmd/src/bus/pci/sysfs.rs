@@ -56,6 +56,13 @@ impl Sysfs {
         entries(&self.path("kernel/iommu_groups")).is_ok_and(|groups| !groups.is_empty())
     }
 
+    /// Whether VFIO was told to hand out functions without an IOMMU: such a function, and whoever drives it, can write to
+    /// all of memory.
+    #[must_use]
+    pub fn allows_no_iommu(&self) -> bool {
+        text(&self.path("module/vfio/parameters/enable_unsafe_noiommu_mode")).as_deref() == Some("Y")
+    }
+
     /// Whether a PCI driver of this name is there, loaded or built in.
     #[must_use]
     pub fn has_driver(&self, name: &str) -> bool {

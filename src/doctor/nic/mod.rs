@@ -1,0 +1,76 @@
+//! What keeps a network card from being driven by Polder. Nothing is said on a machine that has none for it.
+
+mod iommu;
+mod pages;
+mod policy;
+mod vfio;
+
+use pmd::bus::pci::Bdf;
+
+use super::Check;
+use crate::nic::{Machine, Nic, survey};
+
+/// The cards of this machine that matter here.
+pub(super) struct Nics {
+    all: Vec<Nic>,
+    /// Those that ports of a running switch are on; unknown if none runs.
+    ports: Option<Vec<Bdf>>,
+}
+
+impl Nics {
+    /// Looks for cards that Polder drives, or whose VFs it does, and that the kernel does not use.
+    pub(super) fn find(machine: &Machine, ports: Option<Vec<Bdf>>) -> Self {
+        let mut all = survey(machine).unwrap_or_default();
+        all.retain(matters);
+        Self { all, ports }
+    }
+
+    /// How many cards a switch would open as things are: at least one, if any matters.
+    pub(super) fn to_open(&self) -> usize {
+        let with_vfio = self.all.iter().filter(|nic| nic.is_with_vfio()).count();
+        let ports = self.ports.as_ref().map(Vec::len).filter(|ports| *ports > 0);
+        ports.unwrap_or(with_vfio.max(1)).min(self.all.len())
+    }
+
+    /// All that there is to say.
+    pub(super) fn checks(&self, machine: &Machine) -> Vec<Check> {
+        if self.all.is_empty() {
+            return Vec::new();
+        }
+        let mut checks = vec![iommu::check(machine)];
+        checks.extend(vfio::checks(machine));
+        checks.extend(self.all.iter().filter_map(card));
+        checks.extend(pages::checks(machine, &self.all));
+        checks.extend(policy::checks(machine, &self.all, self.ports.as_deref()));
+        checks
+    }
+}
+
+fn matters(nic: &Nic) -> bool {
+    nic.ours_for_vfs().is_some() || (nic.ours.is_some() && nic.interface_up().is_none())
+}
+
+/// One card by itself; what is in every card's way is said elsewhere.
+fn card(nic: &Nic) -> Option<Check> {
+    let at = format!("{} ({})", nic.bdf, nic.name);
+    if nic.ours.is_none() {
+        return Some(pf(nic, &at));
+    }
+    match &nic.verdict.obstacle {
+        None => Some(Check::ok("nic", format!("{at}: usable"))),
+        Some(obstacle) if obstacle.of_machine => None,
+        Some(obstacle) => Some(match &obstacle.mend {
+            Some(mend) => Check::warn("nic", format!("{at}: {}", obstacle.what), mend),
+            None => Check::ok("nic", format!("{at}: {}", obstacle.what)),
+        }),
+    }
+}
+
+/// A PF without VFs is no fault.
+fn pf(nic: &Nic, at: &str) -> Check {
+    let found = match nic.sriov.map_or(0, |sriov| sriov.now) {
+        0 => format!("{at}: makes VFs, has none; sudo polder nic vfs {} 2", nic.bdf),
+        now => format!("{at}: has {now} VFs"),
+    };
+    Check::ok("nic", found)
+}
