@@ -272,3 +272,23 @@ fn fault_in(fd: &OwnedFd) {
     // SAFETY: none: this is the fault that the test is about.
     unsafe { at.cast::<u8>().read_volatile() };
 }
+
+#[test]
+fn n03_lost_registers_read_as_all_ones_a_page_at_a_time() {
+    for writable in [true, false] {
+        let fd = memfd(4, 7);
+        let watch = Watch::new();
+        let registers =
+            ForeignMapping::map_device(fd.as_fd(), PAGE as u64, 3 * PAGE, writable, &watch).unwrap();
+        assert_eq!((read(&registers, 0), watch.is_gone()), (7, false));
+        ftruncate(&fd, PAGE as u64 * 2).unwrap();
+        assert_eq!((read(&registers, PAGE - 1), watch.is_gone()), (7, false), "what is left");
+        assert_eq!((read(&registers, PAGE), watch.is_gone()), (0xff, true));
+        assert_eq!([read(&registers, 2 * PAGE - 1), read(&registers, 3 * PAGE - 1)], [0xff; 2]);
+        assert_eq!(read(&registers, 0), 7, "the pages in front are the device's still");
+        if writable {
+            write(&registers, 2 * PAGE, 3);
+            assert_eq!(read(&registers, 2 * PAGE), 3, "to nobody, and no fault");
+        }
+    }
+}

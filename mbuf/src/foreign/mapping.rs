@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{FileType, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
-use super::registry::{MAX_RANGES, Range, Registration};
+use super::registry::{Fill, MAX_RANGES, Range, Registration};
 use super::{Watch, sigbus};
 
 const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -79,7 +79,7 @@ pub fn seal_size(fd: BorrowedFd<'_>) -> bool {
 }
 
 /// Bytes of a file that somebody else owns, writes, and may take away. They are reached by raw copies and atomics only.
-/// A page that is gone reads as zeroes from then on, and [`is_gone`](Self::is_gone) tells.
+/// A page that is gone reads as zeroes (registers: all ones) from then on, and [`is_gone`](Self::is_gone) tells.
 ///
 /// Who drops it must have seen to it that nobody uses its addresses any more.
 #[derive(Debug)]
@@ -127,12 +127,31 @@ impl ForeignMapping {
             whole.ok_or(ForeignError::NoRange { offset, len })?,
             writable,
         )?;
-        let start = pages.start.addr().get();
-        let range = Range { start, end: start + pages.len, page, writable };
-        let registration = Registration::new(range, watch).ok_or(ForeignError::TooMany)?;
+        let registration = pages.register(page, writable, Fill::Zeroes, watch)?;
         // SAFETY: lead < page <= the mapping's length.
         let base = unsafe { pages.start.add(lead) };
         Ok(Self { base, len, registration, _pages: pages })
+    }
+
+    /// Maps a device's registers: `len` bytes from `offset` (a multiple of a small page) on, of a descriptor that stands
+    /// for the device (VFIO's). Where they vanish they read as all ones from then on, a page at a time, and what is
+    /// written is lost.
+    ///
+    /// # Errors
+    /// [`ForeignError`].
+    pub fn map_device(
+        fd: BorrowedFd<'_>,
+        offset: u64,
+        len: usize,
+        writable: bool,
+        watch: &Watch,
+    ) -> Result<Self, ForeignError> {
+        sigbus::install().map_err(|source| ForeignError::System { step: "sigaction", source })?;
+        let page = rustix::param::page_size();
+        let whole = len.checked_next_multiple_of(page).filter(|_| len > 0);
+        let pages = Pages::map(fd, offset, whole.ok_or(ForeignError::NoRange { offset, len })?, writable)?;
+        let registration = pages.register(page, writable, Fill::Ones, watch)?;
+        Ok(Self { base: pages.start, len, registration, _pages: pages })
     }
 
     /// Where the byte at `offset` is.
@@ -204,6 +223,19 @@ impl Pages {
         // SAFETY: our mapping; the advice changes no byte.
         unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxDontDump) }.map_err(failed("madvise"))?;
         Ok(pages)
+    }
+
+    /// Has them replaced where they vanish, `page` being the unit.
+    fn register(
+        &self,
+        page: usize,
+        writable: bool,
+        fill: Fill,
+        watch: &Watch,
+    ) -> Result<Registration, ForeignError> {
+        let start = self.start.addr().get();
+        let range = Range { start, end: start + self.len, page, writable, fill };
+        Registration::new(range, watch).ok_or(ForeignError::TooMany)
     }
 }
 

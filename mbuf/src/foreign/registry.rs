@@ -41,6 +41,17 @@ pub(crate) struct Range {
     /// Pages can be replaced in units of this (a power of two): a hugepage cannot be replaced in part.
     pub(crate) page: usize,
     pub(crate) writable: bool,
+    /// What the replacement reads as.
+    pub(crate) fill: Fill,
+}
+
+/// What stands in the place of a page that is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fill {
+    /// Memory: what an empty page reads as.
+    Zeroes,
+    /// Registers: what a bus answers for a device that is not there.
+    Ones,
 }
 
 struct Slot {
@@ -51,6 +62,7 @@ struct Slot {
     end: AtomicUsize,
     page: AtomicUsize,
     writable: AtomicBool,
+    ones: AtomicBool,
     gone: AtomicPtr<AtomicBool>,
 }
 
@@ -67,6 +79,7 @@ impl Slot {
             end: AtomicUsize::new(0),
             page: AtomicUsize::new(0),
             writable: AtomicBool::new(false),
+            ones: AtomicBool::new(false),
             gone: AtomicPtr::new(core::ptr::null_mut()),
         }
     }
@@ -81,6 +94,7 @@ impl Slot {
         self.end.store(range.end, Ordering::Relaxed);
         self.page.store(range.page, Ordering::Relaxed);
         self.writable.store(range.writable, Ordering::Relaxed);
+        self.ones.store(range.fill == Fill::Ones, Ordering::Relaxed);
         self.gone.store(gone, Ordering::Relaxed);
         // ORDERING: Q2 Release, pairs with Q3: who reads this version reads these fields or newer ones.
         self.version.store(version.wrapping_add(2), Ordering::Release);
@@ -95,6 +109,7 @@ impl Slot {
             end: self.end.load(Ordering::Relaxed),
             page: self.page.load(Ordering::Relaxed),
             writable: self.writable.load(Ordering::Relaxed),
+            fill: if self.ones.load(Ordering::Relaxed) { Fill::Ones } else { Fill::Zeroes },
         };
         let gone = self.gone.load(Ordering::Relaxed);
         // ORDERING: Q4 Acquire fence, pairs with Q1: if a field was of a later version, the version now differs.
@@ -138,7 +153,8 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         let _writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner);
-        SLOTS[self.slot].set(Range { start: 0, end: 0, page: 1, writable: false }, core::ptr::null_mut());
+        let nothing = Range { start: 0, end: 0, page: 1, writable: false, fill: Fill::Zeroes };
+        SLOTS[self.slot].set(nothing, core::ptr::null_mut());
     }
 }
 
@@ -151,7 +167,7 @@ mod tests {
 
     #[test]
     fn finds_what_is_in_and_only_that() {
-        let range = Range { start: LOW, end: LOW + 0x2000, page: 0x1000, writable: true };
+        let range = Range { start: LOW, end: LOW + 0x2000, page: 0x1000, writable: true, fill: Fill::Ones };
         let watch = Watch::new();
         let entry = Registration::new(range, &watch).unwrap();
         assert_eq!(find(LOW).map(|(r, _)| r), Some(range));
@@ -169,7 +185,13 @@ mod tests {
             scope.spawn(|| {
                 let watch = Watch::new();
                 for r in [&a, &b].into_iter().cycle().take(20_000) {
-                    let range = Range { start: r.start, end: r.end, page: 0x1000, writable: false };
+                    let range = Range {
+                        start: r.start,
+                        end: r.end,
+                        page: 0x1000,
+                        writable: false,
+                        fill: Fill::Zeroes,
+                    };
                     drop(Registration::new(range, &watch).unwrap());
                 }
                 stop.store(true, Ordering::Relaxed);

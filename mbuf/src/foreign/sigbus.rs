@@ -19,6 +19,12 @@
 //! page table of the rest: 90 to 230 ms were measured for 1 GiB of 4 KiB pages, and a guest can make that gigabytes, while
 //! other ports on this lcore wait. A page is the file's: a hugepage goes as a whole.
 //!
+//! # Registers
+//! A device's registers ([`ForeignMapping::map_device`](super::ForeignMapping::map_device)) are replaced by pages of all
+//! ones: that is what a bus answers for a device that is not there, and what every driver looks for already. Waiting for a bit
+//! to go to 0 would take a zero page for success. One page at a time is replaced, because it has to be filled, and a BAR may
+//! have gigabytes.
+//!
 //! # Limits
 //! - A thread that blocks SIGBUS is killed by the fault as before; so is one without room on its signal stack (Rust's
 //!   threads have one).
@@ -36,9 +42,9 @@ use core::sync::atomic::{Ordering, fence};
 use std::io;
 use std::sync::OnceLock;
 
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+use rustix::mm::{MapFlags, MprotectFlags, MremapFlags, ProtFlags, mmap_anonymous, mprotect, mremap_fixed};
 
-use super::registry::{self, Range};
+use super::registry::{self, Fill};
 
 /// Who handled SIGBUS before.
 static PREVIOUS: OnceLock<Previous> = OnceLock::new();
@@ -93,22 +99,49 @@ extern "C" fn on_sigbus(signal: c_int, info: *mut libc::siginfo_t, context: *mut
     }
 }
 
-/// Puts zero pages at `address`, if it is in a registered range. False if not, or if the kernel has no room for them.
+/// Replaces what is lost at `address`, if it is in a registered range. False if not, or if the kernel has no room for it.
 fn replace(address: usize) -> bool {
     let Some((range, gone)) = registry::find(address) else { return false };
-    let Range { end, page, writable, start: _ } = range;
     // SAFETY: the range's `Registration` keeps the flag alive, and stays as long as this thread may access the range.
     let gone = unsafe { &*gone };
     gone.store(true, Ordering::Relaxed);
     // ORDERING: G1 fence, pairs with G2: the flag is set before any thread can meet a replaced page. (Such a thread's TLB
     // entry is shot down, or its fault handled, after the system call below has begun.)
     fence(Ordering::SeqCst);
-    let start = address & !(page - 1);
-    let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+    let start = address & !(range.page - 1);
+    let protection = if range.writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+    match range.fill {
+        Fill::Zeroes => put_zeroes(start, range.end - start, protection),
+        Fill::Ones => put_ones(start, range.page, protection),
+    }
+}
+
+/// Zero pages at `start`, which lies, like `start + len`, at a page's border in a registered range.
+fn put_zeroes(start: usize, len: usize, protection: ProtFlags) -> bool {
     let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
-    // SAFETY: start..end lies in a range that its owner gave for this, at the bounds of its pages. A bare system call
+    // SAFETY: the bytes lie in a range that its owner gave for this, at the bounds of its pages. A bare system call
     // (rustix's), so errno stays as it was.
-    unsafe { mmap_anonymous(start as *mut c_void, end - start, protection, flags) }.is_ok()
+    unsafe { mmap_anonymous(start as *mut c_void, len, protection, flags) }.is_ok()
+}
+
+/// A page of all ones at `start`, as above. It is filled elsewhere and moved into place, so that nobody reads it half done.
+fn put_ones(start: usize, page: usize, protection: ProtFlags) -> bool {
+    let both = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a new mapping where the kernel likes; nothing else is replaced.
+    let Ok(fresh) = (unsafe { mmap_anonymous(core::ptr::null_mut(), page, both, MapFlags::PRIVATE) }) else {
+        return false;
+    };
+    let words = fresh.cast::<u64>();
+    for i in 0..page / size_of::<u64>() {
+        // SAFETY: inside the page, which is ours, writable and aligned.
+        unsafe { words.add(i).write_volatile(u64::MAX) };
+    }
+    // SAFETY: ours, as above.
+    let protected = protection == both || unsafe { mprotect(fresh, page, MprotectFlags::READ) }.is_ok();
+    // SAFETY: the place lies in a range that its owner gave for this, at the bounds of its pages; what is moved is a
+    // page that nobody else knows.
+    protected
+        && unsafe { mremap_fixed(fresh, page, page, MremapFlags::MAYMOVE, start as *mut c_void) }.is_ok()
 }
 
 /// Lets the signal have the effect that it would have had without this handler.
