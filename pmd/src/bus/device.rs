@@ -4,7 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mbuf::Zone;
+use mbuf::{PageSize, Zone};
 
 use super::{BusError, DmaMapping, Registers};
 
@@ -79,6 +79,12 @@ pub trait PciDevice: Send + Sync + 'static {
     /// # Errors
     /// [`BusError`]: says what limit was met and what is needed. Nothing stays mapped then.
     fn map(&self, zone: &Zone) -> Result<DmaMapping, BusError>;
+
+    /// Pages that areas for it are made of ([`DmaArea`](super::DmaArea)): small ones, unless an area has to lie in one
+    /// piece of physical memory.
+    fn area_pages(&self) -> PageSize {
+        PageSize::Small4K
+    }
 
     /// Resets the function (PCIe function-level reset): registers as after power-on, no bus mastering.
     ///

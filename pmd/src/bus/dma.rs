@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 use std::any::Any;
 
-use mbuf::{Iova, PageSize, Zone, ZoneConfig};
+use mbuf::{Iova, Zone, ZoneConfig};
 
 use super::{BusError, PciDevice};
 
@@ -57,14 +57,14 @@ pub struct DmaArea {
 }
 
 impl DmaArea {
-    /// Gets `bytes` of memory, rounded up to whole small pages, on the device's node if that has any, and maps them for it.
+    /// Gets `bytes` of memory, rounded up to whole pages (small ones, as a rule), on the device's node if that has any, and maps them for it.
     ///
     /// # Errors
     /// [`BusError`] if it cannot be had or mapped.
     pub fn new<D: PciDevice>(device: &D, bytes: usize) -> Result<Self, BusError> {
         let name = format!("polder-{}", device.name());
         let at = |numa_node| {
-            Zone::new(&ZoneConfig { name: name.clone(), bytes, pages: PageSize::Small4K, numa_node })
+            Zone::new(&ZoneConfig { name: name.clone(), bytes, pages: device.area_pages(), numa_node })
         };
         let zone = match device.numa_node() {
             Some(node) => at(Some(node)).or_else(|_| at(None)),

@@ -9,6 +9,7 @@
 //! | [`dma`] | memory that a device masters: mapped zones, and the areas that descriptor rings lie in |
 //! | [`device`] | one PCI function under our control |
 //! | [`pci`] | PCI by sysfs: what is there, who drives it, how it changes hands |
+//! | [`vfio`] | a function by the kernel's VFIO |
 //!
 //! # Order of taking down
 //! Bus mastering off, pending transactions done ([`PciDevice::quiesce`]), then unmap, then free: memory that a device may
@@ -19,6 +20,7 @@ pub mod dma;
 mod error;
 pub mod pci;
 pub mod registers;
+pub mod vfio;
 
 pub use device::{PciDevice, PciIds};
 pub use dma::{DmaArea, DmaMapping};
