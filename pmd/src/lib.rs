@@ -13,6 +13,7 @@ pub mod nic;
 pub mod offload;
 mod port;
 pub mod vdev;
+pub mod wake;
 
 pub use counters::{Counter, PortCounters, QueueCounters};
 pub use drop_reason::DropReason;

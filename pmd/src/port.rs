@@ -34,19 +34,22 @@ pub trait RxQueue: Send {
         true
     }
 
-    /// What an lcore waits on that wants to sleep: readable once packets have come after [`arm`](Self::arm). The same
-    /// descriptor for the half's whole life, whoever the peer is. `None`: the half has to be polled.
+    /// What an lcore waits on that wants to sleep: when packets come after [`arm`](Self::arm), it is signalled anew. To be
+    /// watched for edges (EPOLLET): what was signalled before may leave it readable for ever, as nobody need read it. The
+    /// same descriptor for the half's whole life, whoever the peer is. `None`: nothing wakes for it.
     fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
     /// Asks the peer to make [`wake_fd`](Self::wake_fd) readable when the next packet comes. False if there may be packets
     /// already, or if it cannot be asked: do not sleep then, poll. Looks for packets after asking, so that none is missed.
+    /// True without a `wake_fd`: nothing will come at all.
     fn arm(&mut self) -> bool {
         false
     }
 
-    /// The opposite of [`arm`](Self::arm): the half is polled again, and what was signalled is taken back.
+    /// The opposite of [`arm`](Self::arm): the half is polled again, and its peer need not signal. Also after an `arm` that
+    /// was false.
     fn disarm(&mut self) {}
 }
 

@@ -7,8 +7,8 @@ use crossbeam_utils::CachePadded;
 use mbuf::Burst;
 
 use super::slot::Slot;
-use super::wake::Wake;
 use super::{RxRing, TxRing};
+use crate::wake::Wake;
 use crate::{DropReason, QueueCounters, RxQueue, TxQueue};
 
 /// The receive half.

@@ -17,7 +17,6 @@ mod halves;
 mod options;
 mod port;
 mod slot;
-mod wake;
 mod watch;
 
 pub use driver::{Health, NicDriver, NicError, Ring, Rings, RxRing, TxRing};

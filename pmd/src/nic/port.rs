@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::halves::{NicRx, NicTx};
 use super::slot::Slot;
-use super::wake::Wake;
 use super::watch::{Opener, Pair, State, Status, Watch, lock};
 use super::{NicDriver, NicError};
 use crate::alarm::Alarm;
+use crate::wake::Wake;
 use crate::{Link, Port, PortCounters, PortError, QueueEnv, Queues, RxQueue, TxQueue};
 
 /// A port whose device is a NIC under `D`.

@@ -1,15 +1,15 @@
 //! The thread that looks after a NIC: brings its device up, resets it, lets go of it, takes it back.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::slot::Slot;
-use super::wake::Wake;
 use super::{Health, NicDriver, NicError, Rings};
 use crate::alarm::Alarm;
+use crate::wake::{Wake, is_readable};
 use crate::{Link, QueueEnv};
 
 /// Time between two looks at a device that works.
@@ -243,11 +243,6 @@ impl<D: NicDriver> Watch<D> {
 /// A thread that panicked while it held the status left one that is still to be read.
 pub(super) fn lock(status: &Mutex<Status>) -> MutexGuard<'_, Status> {
     status.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn is_readable(fd: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
-    poll(&mut fds, Some(&timespec(Duration::ZERO))).is_ok_and(|n| n > 0)
 }
 
 fn timespec(duration: Duration) -> Timespec {

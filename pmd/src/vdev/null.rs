@@ -56,6 +56,10 @@ impl RxQueue for Nothing {
     fn rx_burst<'t>(&'t mut self, _burst: &mut Burst<'t>) -> usize {
         0
     }
+
+    fn arm(&mut self) -> bool {
+        true // Nothing to wake for.
+    }
 }
 
 struct NullTx {

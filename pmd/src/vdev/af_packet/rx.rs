@@ -1,6 +1,6 @@
 //! The receive half.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use mbuf::{Burst, MAX_BURST, Mbuf};
@@ -12,6 +12,7 @@ use crate::vdev::af_packet::mmsg::{Landed, Slot, receive};
 use crate::vdev::burst::{Counters, count};
 use crate::vdev::frame::{MAX_FRAME, MIN_FRAME, extend};
 use crate::vdev::life::Life;
+use crate::wake::is_readable;
 use crate::{DropReason, QueueEnv, RxQueue};
 
 pub(crate) struct AfPacketRx {
@@ -132,5 +133,13 @@ impl RxQueue for AfPacketRx {
 
     fn is_ready(&self) -> bool {
         self.life.is_alive()
+    }
+
+    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
+    }
+
+    fn arm(&mut self) -> bool {
+        !is_readable(self.fd.as_fd())
     }
 }

@@ -180,6 +180,10 @@ impl RxQueue for PcapRx {
     fn is_ready(&self) -> bool {
         self.life.is_alive() && !self.ended.load(Ordering::Relaxed)
     }
+
+    fn arm(&mut self) -> bool {
+        !self.is_ready() // After its end nothing comes any more.
+    }
 }
 
 fn make(pool: &'static Mempool, port: u16, frame: &[u8]) -> Result<Mbuf<'static>, DropReason> {

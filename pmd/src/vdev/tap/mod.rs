@@ -11,7 +11,7 @@ mod landing;
 
 use std::array;
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -24,6 +24,7 @@ use crate::vdev::frame::{MAX_FRAME, MIN_FRAME};
 use crate::vdev::interface::Interface;
 use crate::vdev::life::{Life, Owner};
 use crate::vdev::spec::{check_interface, check_queues, interface_and_queues};
+use crate::wake::is_readable;
 use crate::{DropReason, Link, Port, PortCounters, PortError, QueueEnv, Queues, RxQueue, TxQueue};
 
 use device::HEADER;
@@ -158,6 +159,14 @@ impl RxQueue for TapRx {
 
     fn is_ready(&self) -> bool {
         self.life.is_alive()
+    }
+
+    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
+    }
+
+    fn arm(&mut self) -> bool {
+        !is_readable(self.fd.as_fd())
     }
 }
 

@@ -1,0 +1,123 @@
+//! What wakes a sleeping lcore for a receive half: one descriptor for the half's whole life, whatever becomes of the device
+//! or the guest behind it.
+//!
+//! Nobody reads what signals here. A peer's eventfd belongs to the peer, too, who may make it block at any moment (C14); so
+//! the lcore watches for edges ([`is_readable`] says what was there before), and each write to the eventfd is one.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+
+use crate::alarm::Alarm;
+
+/// An epoll set, itself waited on by the lcore. In it: the peer's event while there is a peer, and a nudge.
+#[derive(Debug)]
+pub struct Wake {
+    set: OwnedFd,
+    nudge: Alarm,
+}
+
+impl Wake {
+    /// Without a peer yet.
+    ///
+    /// # Errors
+    /// What the system says: too many descriptors, most likely.
+    pub fn new() -> io::Result<Self> {
+        let (set, nudge) = (epoll::create(epoll::CreateFlags::CLOEXEC)?, Alarm::new()?);
+        epoll::add(&set, &nudge, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+        Ok(Self { set, nudge })
+    }
+
+    /// What the lcore waits on.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.set.as_fd()
+    }
+
+    /// Has a peer's event (a NIC's interrupt, a guest's kick) wake, too, until [`take_out`](Self::take_out). Closing it is
+    /// only enough if nobody else has the same open file: a guest's VMM has.
+    ///
+    /// # Errors
+    /// What the system says: no memory, or the user's limit of watches.
+    pub fn hang_in(&self, event: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(epoll::add(&self.set, event, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?)
+    }
+
+    /// Takes a peer's event out.
+    pub fn take_out(&self, event: BorrowedFd<'_>) {
+        // Not in it, if it could not be put in.
+        let _ = epoll::delete(&self.set, event);
+    }
+
+    /// Wakes whoever sleeps: the ring was changed, and the new one is not armed.
+    pub fn nudge(&self) {
+        self.nudge.raise();
+    }
+
+    /// Makes the set as it was before the nudge, for who does not go by edges.
+    pub fn clear(&self) {
+        self.nudge.clear();
+    }
+}
+
+/// Whether there is something to read, now. One system call, never waiting.
+#[must_use]
+pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0) && fds[0].revents().contains(PollFlags::IN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As lcores wait: by edges.
+    fn edges(set: &OwnedFd) -> usize {
+        let mut events =
+            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 4];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        epoll::wait(set, &mut events[..], Some(&now)).unwrap()
+    }
+
+    #[test]
+    fn wakes_by_a_nudge_and_by_each_device() {
+        let wake = Wake::new().unwrap();
+        assert!(!is_readable(wake.fd()));
+        wake.nudge();
+        assert!(is_readable(wake.fd()));
+        wake.clear();
+        for _ in 0..2 {
+            let interrupt = Alarm::new().unwrap();
+            wake.hang_in(interrupt.as_fd()).unwrap();
+            assert!(!is_readable(wake.fd()));
+            interrupt.raise();
+            assert!(is_readable(wake.fd()));
+            wake.take_out(interrupt.as_fd());
+            assert!(!is_readable(wake.fd()));
+        }
+    }
+
+    /// C14: what is never read wakes by each write all the same, and costs nothing while it stays as it is.
+    #[test]
+    fn each_write_is_an_edge_though_nobody_reads() {
+        let lcore = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let (wake, kick) = (Wake::new().unwrap(), Alarm::new().unwrap());
+        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&lcore, wake.fd(), epoll::EventData::new_u64(7), edge).unwrap();
+        kick.raise();
+        wake.hang_in(kick.as_fd()).unwrap();
+        assert_eq!((edges(&lcore), edges(&lcore)), (1, 0), "one that was readable when it came is an edge");
+        for _ in 0..100 {
+            kick.raise();
+            kick.raise();
+            assert_eq!((edges(&lcore), edges(&lcore)), (1, 0));
+            wake.nudge();
+            assert_eq!((edges(&lcore), edges(&lcore)), (1, 0));
+        }
+        wake.take_out(kick.as_fd());
+        edges(&lcore);
+        kick.raise();
+        assert_eq!(edges(&lcore), 0, "it was taken out, though it is still open");
+    }
+}
