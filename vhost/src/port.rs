@@ -2,6 +2,7 @@
 
 mod spec;
 
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -13,6 +14,7 @@ use crate::session::announce::AnnounceSlot;
 use crate::session::{Control, Endpoint, Listener, Offer, Session, lock};
 use crate::vring::{GuestRx, GuestTx, VringSlot};
 use pmd::alarm::Alarm;
+use pmd::wake::Wake;
 
 /// A port whose peer is a guest, through its VMM's vhost-user front end. The guest's transmit queues are our receive
 /// halves, and the other way round.
@@ -48,7 +50,7 @@ impl VhostUserPort {
         let alarm = Arc::new(Alarm::new().map_err(os("eventfd"))?);
         let stop = Arc::new(Alarm::new().map_err(os("eventfd"))?);
         let pairs = usize::from(spec.queues);
-        let slots: Vec<_> = (0..2 * pairs).map(|_| Arc::new(VringSlot::new(Arc::clone(&alarm)))).collect();
+        let slots = make_slots(pairs, &alarm).map_err(os("what wakes an lcore"))?;
         let announce = Arc::new(AnnounceSlot::default());
         let offer = Offer {
             name: spec.path.display().to_string(),
@@ -63,6 +65,15 @@ impl VhostUserPort {
         let counters = PortCounters::new(pairs, pairs);
         Ok(Self { slots, announce, counters, session, stop, thread, opened: false })
     }
+}
+
+/// The vrings of so many pairs. Lcores sleep for the odd ones alone: what the guest sends (virtio 1.3 §5.1.2).
+fn make_slots(pairs: usize, alarm: &Arc<Alarm>) -> io::Result<Vec<Arc<VringSlot>>> {
+    let slot = |ring: usize| {
+        let wake = if ring % 2 == 1 { Some(Wake::new()?) } else { None };
+        Ok(Arc::new(VringSlot::new(Arc::clone(alarm), wake)))
+    };
+    (0..2 * pairs).map(slot).collect()
 }
 
 impl Port for VhostUserPort {

@@ -76,7 +76,7 @@ fn transmits_in_every_size_from_before_the_wrap() {
             device.publish(false);
         }
         assert_eq!(ring.reclaim(), Ok(1));
-        assert_eq!(ring.room(), size.into());
+        assert_eq!(ring.room(), usize::from(size));
     }
 }
 

@@ -140,7 +140,8 @@ fn c09_more_descriptors_than_a_message_can_have() {
     let mut piecewise = f.connect();
     let bytes = message(Request::SetVringAddr as u32, 0, &[0; 40]);
     for byte in &bytes[..10] {
-        piecewise.send_raw(std::slice::from_ref(byte), &[fd.as_fd()]).expect("sent");
+        // It may be closed before the last of them.
+        let _ = piecewise.send_raw(std::slice::from_ref(byte), &[fd.as_fd()]);
     }
     assert!(piecewise.is_closed());
     assert_eq!(f.count("malformed_descriptors"), 4);

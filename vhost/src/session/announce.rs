@@ -16,6 +16,11 @@ impl AnnounceSlot {
         self.0.store(PRESENT | u64::from_le_bytes([a, b, c, d, e, f, 0, 0]), Ordering::Relaxed);
     }
 
+    /// Whether there is one.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+
     /// Takes out the address, if there is one. Data plane: one load while there is none.
     #[inline]
     pub(crate) fn take(&self) -> Option<[u8; 6]> {

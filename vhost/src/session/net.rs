@@ -36,6 +36,7 @@ impl Session {
             return Err(Refusal::Mac(mac).into());
         }
         self.announce.post(mac);
+        self.slots.iter().for_each(|slot| slot.nudge());
         Ok(Reply::Done)
     }
 }

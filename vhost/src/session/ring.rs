@@ -12,18 +12,18 @@ use super::message::{Message, Reply};
 use super::trouble::{Refusal, Trouble};
 use super::{Session, eventfd};
 use crate::memory::{FrontendVa, Window};
-use crate::vring::{Fault, VringSetup};
+use crate::vring::{Fault, HungKick, VringSetup};
 use crate::wire::message::{VringAddr, VringState};
 use crate::wire::net::F_PROTOCOL_FEATURES;
 use crate::wire::ring::{MAX_SIZE, avail_bytes, desc_bytes, used_bytes};
 
-/// How the guest's driver would notify us. We poll; but that it is set says that the ring may start.
+/// How the guest's driver notifies us. That it is set says that the ring may start.
 #[derive(Debug)]
 pub(super) enum Kick {
     /// The front end asked to be polled.
     Poll,
-    /// Kept, though nobody reads it.
-    Event { _fd: OwnedFd },
+    /// It wakes an lcore that sleeps.
+    Event { _hung: HungKick },
 }
 
 /// What the front end said of one ring.
@@ -81,7 +81,8 @@ impl Session {
 
     pub(super) fn set_vring_kick(&mut self, m: &mut Message) -> Result<Reply, Trouble> {
         let (i, fd) = self.ring_and_eventfd(m)?;
-        let kick = fd.map_or(Kick::Poll, |fd| Kick::Event { _fd: fd });
+        let slot = || Arc::clone(&self.slots[i]);
+        let kick = fd.map_or(Kick::Poll, |fd| Kick::Event { _hung: HungKick::new(fd, slot()) });
         self.change_ring(i, |ring| ring.kick = Some(kick))
     }
 

@@ -23,7 +23,7 @@ const VA: u64 = 0x7f00_0000_0000;
 
 fn session(pairs: u16) -> Session {
     let alarm = Arc::new(Alarm::new().expect("eventfd"));
-    let slots = (0..2 * pairs).map(|_| Arc::new(VringSlot::new(Arc::clone(&alarm)))).collect();
+    let slots = (0..2 * pairs).map(|_| Arc::new(VringSlot::new(Arc::clone(&alarm), None))).collect();
     let offer = Offer { name: "test".into(), pairs, max_mtu: 9000 };
     let mut session = Session::new(offer, slots, Arc::default());
     session.begin(Peer { pid: 1, uid: 0 });

@@ -10,6 +10,7 @@
 
 use core::ptr::NonNull;
 use core::slice::IterMut;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
@@ -131,6 +132,20 @@ impl RxQueue for GuestTx {
 
     fn is_ready(&self) -> bool {
         self.slot.state() == State::Ready
+    }
+
+    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.slot.wake_fd()
+    }
+
+    fn arm(&mut self) -> bool {
+        self.complete();
+        // Without a ring an announcement waits for one.
+        self.slot.arm() && (self.slot.state() == State::Stopped || !self.announce.is_waiting())
+    }
+
+    fn disarm(&mut self) {
+        self.slot.disarm();
     }
 }
 

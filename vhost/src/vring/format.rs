@@ -77,6 +77,13 @@ pub(super) trait Format {
     /// Forgets what it was asked: the next answer is yes, unless the guest wants no calls at all.
     fn forget_calls(&mut self);
 
+    /// Asks the guest to kick at the next buffer; false if there is one already. Nothing is in hand. Looks at the ring after
+    /// asking, with V4's fence in between.
+    fn arm(&self) -> bool;
+
+    /// Tells the guest that it need not kick: we poll. A new ring begins like this.
+    fn disarm(&self);
+
     /// Where the ring stands, as SET_VRING_BASE and GET_VRING_BASE have it.
     fn base(&self) -> u32;
 }

@@ -15,7 +15,7 @@
 //! | V1 | load avail.idx, Acquire: the entries and descriptors up to it are written | the driver's store of avail.idx |
 //! | V2 | store used.idx, Release, once per burst: payload and used entries are written before | the driver's load of used.idx |
 //! | V3 | full fence between storing used.idx and reading used_event or flags | the driver's fence between storing used_event and reading used.idx |
-//! | V4 | (full fence between arming the kick and re-reading avail.idx) | only an lcore that sleeps needs it; none does yet |
+//! | V4 | full fence between arming the kick and re-reading avail.idx, before an lcore sleeps | the driver's fence between storing avail.idx and reading avail_event or flags |
 
 mod bell;
 mod chain;
@@ -33,7 +33,7 @@ pub(crate) use dequeue::GuestTx;
 pub(crate) use enqueue::GuestRx;
 pub(crate) use fault::Fault;
 pub(crate) use ring::Vring;
-pub(crate) use slot::{VringSetup, VringSlot};
+pub(crate) use slot::{HungKick, VringSetup, VringSlot};
 
 /// Largest frame taken from or given to a guest, without FCS: 64 KiB of IP packet, Ethernet header, two VLAN tags.
 pub(crate) const MAX_FRAME: usize = 65_535 + 14 + 8;

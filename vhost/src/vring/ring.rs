@@ -102,6 +102,20 @@ impl Vring {
         wanted && self.call()
     }
 
+    /// Asks the guest to kick at the next buffer. False if there is one already.
+    pub(super) fn arm(&self) -> bool {
+        match &self.ring {
+            Ring::Split(ring) => ring.arm(),
+        }
+    }
+
+    /// Tells the guest that it need not kick.
+    pub(super) fn disarm(&self) {
+        match &self.ring {
+            Ring::Split(ring) => ring.disarm(),
+        }
+    }
+
     #[cold]
     fn call(&self) -> bool {
         let Some(call) = &self.call else { return false };

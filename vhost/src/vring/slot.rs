@@ -2,14 +2,17 @@
 #![expect(unsafe_code, reason = "hands on the gate's contract")]
 // UNSAFETY: one call of `Gate::resume`, under its own contract.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use crate::memory::{GuestMemory, Window};
 use crate::vring::{Fault, Vring};
 use pmd::alarm::Alarm;
 use pmd::gate::{Gate, Inside};
+use pmd::wake::Wake;
+
+const TRIES_TO_DISARM: u32 = 200;
 
 /// Everything a ring needs to run: a frozen snapshot, checked by the control plane. Changing any of it means stop, new
 /// setup, start (I7).
@@ -58,11 +61,16 @@ pub(crate) struct VringSlot {
     /// A [`Fault`]'s number, or 0.
     fault: AtomicU8,
     alarm: Arc<Alarm>,
+    /// What wakes an lcore that sleeps; of a ring that no lcore sleeps for there is none.
+    wake: Option<Wake>,
+    /// Kicks that hang in `wake`: 0 while the front end gave none.
+    kicks: AtomicU32,
 }
 
 impl VringSlot {
-    pub(crate) fn new(alarm: Arc<Alarm>) -> Self {
-        Self { gate: Gate::new(None), state: AtomicU8::new(0), fault: AtomicU8::new(0), alarm }
+    pub(crate) fn new(alarm: Arc<Alarm>, wake: Option<Wake>) -> Self {
+        let (state, fault, kicks) = (AtomicU8::new(0), AtomicU8::new(0), AtomicU32::new(0));
+        Self { gate: Gate::new(None), state, fault, alarm, wake, kicks }
     }
 
     /// Starts a ring in place of whatever ran. Waits for the burst in progress.
@@ -72,6 +80,9 @@ impl VringSlot {
         *inside = Some(Vring::new(setup));
         self.fault.store(0, Ordering::Relaxed);
         self.set_state(state);
+        drop(inside);
+        // Whoever sleeps has not armed this ring.
+        self.nudge();
     }
 
     /// Stops the ring and lets go of its memory. Waits for the burst in progress; afterwards the data plane touches neither.
@@ -128,6 +139,47 @@ impl VringSlot {
         }
     }
 
+    /// Wakes the lcore that sleeps for this ring. Control plane.
+    pub(crate) fn nudge(&self) {
+        if let Some(wake) = &self.wake {
+            wake.nudge();
+        }
+    }
+
+    /// What an lcore waits on that sleeps for this ring.
+    pub(super) fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.wake.as_ref().map(Wake::fd)
+    }
+
+    /// Has the guest kick at its next buffer; false if an lcore must not sleep for that. Without a ring it may: a start
+    /// nudges. Data plane.
+    pub(super) fn arm(&self) -> bool {
+        if self.wake.is_none() {
+            return false;
+        }
+        if self.state() == State::Stopped {
+            return true;
+        }
+        let Some(inside) = self.try_enter() else { return false };
+        let can_kick = self.kicks.load(Ordering::Relaxed) > 0;
+        inside.as_ref().is_none_or(|ring| can_kick && ring.arm())
+    }
+
+    /// Tells the guest that it need not kick. Data plane. If the control plane is inside, which is for microseconds, tries
+    /// again: a ring left armed would be kicked for each burst.
+    pub(super) fn disarm(&self) {
+        if self.state() == State::Stopped {
+            return;
+        }
+        let inside = (0..TRIES_TO_DISARM).find_map(|_| {
+            core::hint::spin_loop();
+            self.try_enter()
+        });
+        if let Some(ring) = inside.as_ref().and_then(|inside| inside.as_ref()) {
+            ring.disarm();
+        }
+    }
+
     /// Enters the gate for a burst. Data plane.
     #[inline(always)]
     pub(super) fn try_enter(&self) -> Option<Inside<'_, Option<Vring>>> {
@@ -169,5 +221,35 @@ impl VringSlot {
 
     fn set_state(&self, state: State) {
         self.state.store(state as u8, Ordering::Relaxed);
+    }
+}
+
+/// A guest's kick, which wakes the lcore that sleeps for the guest's ring. It is watched, never read: it is the front end's
+/// eventfd, too, who may make reading it block, or write to it without end (C14, K3).
+#[derive(Debug)]
+pub(crate) struct HungKick {
+    fd: OwnedFd,
+    slot: Arc<VringSlot>,
+    hangs: bool,
+}
+
+impl HungKick {
+    /// One that cannot be watched is kept all the same; then the ring is polled.
+    pub(crate) fn new(fd: OwnedFd, slot: Arc<VringSlot>) -> Self {
+        let hangs = slot.wake.as_ref().is_some_and(|wake| wake.hang_in(fd.as_fd()).is_ok());
+        slot.kicks.fetch_add(hangs.into(), Ordering::Relaxed);
+        Self { fd, slot, hangs }
+    }
+}
+
+impl Drop for HungKick {
+    fn drop(&mut self) {
+        if self.hangs
+            && let Some(wake) = &self.slot.wake
+        {
+            self.slot.kicks.fetch_sub(1, Ordering::Relaxed);
+            // Closing would not do it: the front end has the same open file.
+            wake.take_out(self.fd.as_fd());
+        }
     }
 }

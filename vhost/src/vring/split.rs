@@ -56,9 +56,8 @@ impl Split {
             signalled_valid: false,
             event_idx: setup.features & net::F_EVENT_IDX != 0,
         };
-        // We poll: the driver need not kick. With EVENT_IDX it looks at avail_event instead, kicks once in 65,536
-        // buffers, and nobody minds.
-        ring.used_word(0).store(if ring.event_idx { 0 } else { USED_F_NO_NOTIFY.to_le() }, Ordering::Relaxed);
+        ring.used_word(0).store(0, Ordering::Relaxed);
+        ring.disarm();
         ring
     }
 
@@ -72,6 +71,23 @@ impl Split {
         }
     }
 
+    #[inline(always)]
+    fn avail_idx(&self) -> u16 {
+        // SAFETY: the available ring's idx, aligned to 2.
+        // ORDERING: V1 (Acquire inside), pairs with the driver's store of avail.idx.
+        unsafe { foreign::load_u16_acquire(self.avail.add(AVAIL_IDX_OFFSET).as_ptr().cast()) }
+    }
+
+    /// Says when a kick is wanted: with EVENT_IDX when the buffer at `event` is there, else by `flags` (§2.7.10).
+    fn ask_for_kick(&self, event: u16, flags: u16) {
+        if self.event_idx {
+            let at = USED_RING_OFFSET + USED_ELEM_SIZE * usize::from(self.size);
+            self.used_word(at).store(event.to_le(), Ordering::Relaxed);
+        } else {
+            self.used_word(0).store(flags.to_le(), Ordering::Relaxed);
+        }
+    }
+
     fn avail_word(&self, offset: usize) -> u16 {
         // SAFETY: `offset` is that of flags or used_event, both u16 inside the available ring.
         let word = unsafe { AtomicU16::from_ptr(self.avail.as_ptr().add(offset).cast()) };
@@ -79,7 +95,8 @@ impl Split {
     }
 
     fn used_word(&self, offset: usize) -> &AtomicU16 {
-        // SAFETY: `offset` is that of flags or idx, both u16 inside the used ring; an atomic may be shared with anybody.
+        // SAFETY: `offset` is that of flags, idx or avail_event, all u16 inside the used ring; an atomic may be shared with
+        // anybody.
         unsafe { AtomicU16::from_ptr(self.used.as_ptr().add(offset).cast()) }
     }
 }
@@ -107,9 +124,7 @@ impl Format for Split {
         if usize::from(known) >= usize::from(ahead) + wanted {
             return Ok(usize::from(known - ahead));
         }
-        // SAFETY: the available ring's idx, aligned to 2.
-        // ORDERING: V1 (Acquire inside), pairs with the driver's store of avail.idx.
-        let idx = unsafe { foreign::load_u16_acquire(self.avail.add(AVAIL_IDX_OFFSET).as_ptr().cast()) };
+        let idx = self.avail_idx();
         let known = idx.wrapping_sub(self.done);
         // What we still hold cannot be available again.
         if known > self.size {
@@ -185,6 +200,18 @@ impl Format for Split {
 
     fn forget_calls(&mut self) {
         self.signalled_valid = false;
+    }
+
+    fn arm(&self) -> bool {
+        self.ask_for_kick(self.done, 0);
+        // ORDERING: V4, pairs with the driver's fence between storing avail.idx and reading avail_event or flags (D3).
+        fence(Ordering::SeqCst);
+        self.avail_idx() == self.done
+    }
+
+    /// With EVENT_IDX the driver kicks once in 65,536 buffers, and nobody minds.
+    fn disarm(&self) {
+        self.ask_for_kick(self.done.wrapping_sub(1), USED_F_NO_NOTIFY);
     }
 
     fn base(&self) -> u32 {
