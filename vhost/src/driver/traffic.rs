@@ -230,9 +230,9 @@ impl Checker {
         }
     }
 
-    /// A good frame of this number came.
+    /// A good frame of this number came: for whoever has found number and goodness by itself.
     #[inline]
-    fn number(&mut self, number: u64) {
+    pub fn number(&mut self, number: u64) {
         if number == self.next {
             self.next += 1;
             self.tally.received += 1;

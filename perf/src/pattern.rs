@@ -1,0 +1,249 @@
+//! What frames look like.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use mbuf::{Burst, Mempool, MempoolConfig};
+use pmd::{Port, PortError, QueueEnv};
+
+use crate::Span;
+use crate::probe::Layout;
+
+/// The shortest frame, without FCS.
+pub const MIN_FRAME: usize = 60;
+/// The longest.
+pub const MAX_FRAME: usize = 9014;
+/// Most different frames of a pattern.
+pub const MAX_FRAMES: usize = 1 << 16;
+/// First bytes of all addresses that pktgen makes up: locally administered.
+pub const MAC_PREFIX: [u8; 3] = [0x02, 0x70, 0x67];
+/// Simple IMIX: 7 of 64 bytes, 4 of 594, 1 of 1518 (with FCS), shuffled a little.
+const IMIX: [usize; 12] = [60, 590, 60, 60, 590, 60, 1514, 60, 590, 60, 60, 590];
+
+/// The frames' sizes in bytes, without FCS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sizes {
+    /// All alike.
+    Fixed(usize),
+    /// Simple IMIX: 60, 590 and 1514 bytes, 7 : 4 : 1.
+    Imix,
+}
+
+impl FromStr for Sizes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "imix" {
+            return Ok(Self::Imix);
+        }
+        match text.parse() {
+            Ok(size) if (MIN_FRAME..=MAX_FRAME).contains(&size) => Ok(Self::Fixed(size)),
+            _ => Err(format!("give bytes without FCS, {MIN_FRAME} to {MAX_FRAME}, or imix")),
+        }
+    }
+}
+
+impl fmt::Display for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(size) => write!(f, "{size}"),
+            Self::Imix => f.write_str("imix"),
+        }
+    }
+}
+
+impl Sizes {
+    /// Frame `i`'s.
+    #[must_use]
+    pub fn of(self, i: usize) -> usize {
+        match self {
+            Self::Fixed(size) => size,
+            Self::Imix => IMIX[i % IMIX.len()],
+        }
+    }
+
+    fn count(self) -> usize {
+        if self == Self::Imix { IMIX.len() } else { 1 }
+    }
+
+    /// The mean.
+    #[must_use]
+    pub fn mean(self) -> f64 {
+        (0..self.count()).map(|i| self.of(i) as f64).sum::<f64>() / self.count() as f64
+    }
+}
+
+/// UDP over IPv4 over Ethernet, with ranges over fields. Frame i takes the i-th value of each range.
+#[derive(Clone, Copy, Debug)]
+pub struct Pattern {
+    /// Sizes.
+    pub sizes: Sizes,
+    /// Stations on each side: 1 to 65,536 MAC addresses.
+    pub macs: u32,
+    /// VLAN identifiers; without, no tag.
+    pub vlan: Option<Span>,
+    /// IPv4 sources.
+    pub src_ip: Span,
+    /// IPv4 destinations.
+    pub dst_ip: Span,
+    /// UDP source ports.
+    pub src_port: Span,
+    /// UDP destination ports.
+    pub dst_port: Span,
+}
+
+impl Default for Pattern {
+    /// RFC 2544's test addresses (198.18.0.0/15) and the discard port.
+    fn default() -> Self {
+        Self {
+            sizes: Sizes::Fixed(MIN_FRAME),
+            macs: 1,
+            vlan: None,
+            src_ip: Span::one(0xc612_0001),
+            dst_ip: Span::one(0xc613_0001),
+            src_port: Span::one(1024),
+            dst_port: Span::one(9),
+        }
+    }
+}
+
+/// Station `station` of endpoint `endpoint`.
+#[must_use]
+pub fn mac(endpoint: u8, station: u16) -> [u8; 6] {
+    let ([a, b, c], [high, low]) = (MAC_PREFIX, station.to_be_bytes());
+    [a, b, c, endpoint, high, low]
+}
+
+impl Pattern {
+    /// Where the probe lies in each frame.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        Layout { at: if self.vlan.is_some() { 46 } else { 42 } }
+    }
+
+    /// How many different frames there are: as many as the longest range has values, [`MAX_FRAMES`] at most.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let spans = [self.src_ip, self.dst_ip, self.src_port, self.dst_port];
+        let spans = spans.iter().chain(self.vlan.as_ref()).map(Span::count);
+        let longest = spans.chain([self.macs as usize, self.sizes.count()]).max().unwrap_or(1);
+        longest.min(MAX_FRAMES)
+    }
+
+    /// All frames from endpoint `from` to endpoint `to`.
+    #[must_use]
+    pub fn frames(&self, from: u8, to: u8) -> Vec<Vec<u8>> {
+        (0..self.count()).map(|i| self.frame(i, from, to)).collect()
+    }
+
+    /// Frame `i` from endpoint `from` to endpoint `to`.
+    #[must_use]
+    pub fn frame(&self, i: usize, from: u8, to: u8) -> Vec<u8> {
+        let (size, station) = (self.sizes.of(i), (i % self.macs as usize) as u16);
+        let mut frame = Vec::with_capacity(size);
+        frame.extend(mac(to, station));
+        frame.extend(mac(from, station));
+        if let Some(vlan) = self.vlan {
+            frame.extend([0x81, 0x00]);
+            frame.extend((vlan.value(i) as u16).to_be_bytes());
+        }
+        frame.extend([0x08, 0x00]);
+        let network = frame.len();
+        self.push_ipv4(&mut frame, i, (size - network) as u16);
+        self.push_udp(&mut frame, i, (size - network - 20) as u16);
+        let filler = frame.len()..size;
+        frame.extend(filler.map(|at| (at as u8).wrapping_mul(31).wrapping_add(from)));
+        frame
+    }
+
+    fn push_ipv4(&self, frame: &mut Vec<u8>, i: usize, length: u16) {
+        let start = frame.len();
+        let [high, low] = length.to_be_bytes();
+        // Version 4, five words; don't fragment; 64 hops; UDP.
+        frame.extend([0x45, 0, high, low, 0, 0, 0x40, 0, 64, 17, 0, 0]);
+        frame.extend(self.src_ip.value(i).to_be_bytes());
+        frame.extend(self.dst_ip.value(i).to_be_bytes());
+        let words = frame[start..].chunks_exact(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])));
+        let sum: u32 = words.sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        let checksum = !((folded & 0xffff) + (folded >> 16)) as u16;
+        frame[start + 10..start + 12].copy_from_slice(&checksum.to_be_bytes());
+    }
+
+    fn push_udp(&self, frame: &mut Vec<u8>, i: usize, length: u16) {
+        for word in [self.src_port.value(i) as u16, self.dst_port.value(i) as u16, length, 0] {
+            // A checksum of 0: none (RFC 768), since the probe changes with each frame.
+            frame.extend(word.to_be_bytes());
+        }
+    }
+}
+
+/// The Ethernet frames of a capture, to be replayed as they are.
+///
+/// # Errors
+/// [`PortError`] if the file cannot be read or holds none.
+pub fn replay(file: &Path) -> Result<Vec<Vec<u8>>, PortError> {
+    let mut port = pmd::vdev::pcap::PcapPort::new(&format!("rx={}", file.display()).parse()?)?;
+    let pool = Mempool::new(&MempoolConfig { mbufs: 256, data_room: 9216, cache: 0, ..Default::default() })
+        .map_err(|e| PortError::Spec(e.to_string()))?;
+    let mut queues = port.open(QueueEnv { pool, port: 0 })?;
+    let mut frames = Vec::new();
+    loop {
+        let mut burst = Burst::new();
+        let came = queues.rx[0].rx_burst(&mut burst);
+        frames.extend(burst.iter().map(|mbuf| {
+            let mut bytes = vec![0; mbuf.len()];
+            mbuf.copy_to(0, &mut bytes);
+            bytes
+        }));
+        if came == 0 || frames.len() >= MAX_FRAMES {
+            break;
+        }
+    }
+    if frames.is_empty() {
+        return Err(PortError::Spec(format!("{}: no Ethernet frame in it", file.display())));
+    }
+    Ok(frames)
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+
+    use super::*;
+
+    #[test]
+    fn frames_are_what_another_parser_reads() {
+        let pattern = Pattern {
+            sizes: Sizes::Imix,
+            macs: 3,
+            vlan: Some(Span::new(10, 12).unwrap()),
+            src_ip: Span::addresses("10.1.0.255-10.1.1.3").unwrap(),
+            dst_port: Span::ports("7-9").unwrap(),
+            ..Pattern::default()
+        };
+        let frames = pattern.frames(4, 5);
+        assert_eq!(frames.len(), 12);
+        for (i, frame) in frames.iter().enumerate() {
+            assert_eq!(frame.len(), IMIX[i]);
+            let parsed = SlicedPacket::from_ethernet(frame).unwrap();
+            assert_eq!(frame[..6], mac(5, (i % 3) as u16));
+            assert_eq!(frame[6..12], mac(4, (i % 3) as u16));
+            assert_eq!(parsed.vlan_ids()[0].value(), 10 + (i % 3) as u16);
+            let Some(NetSlice::Ipv4(ip)) = parsed.net else { panic!("IPv4") };
+            assert_eq!(ip.header().header_checksum(), ip.header().to_header().calc_header_checksum());
+            assert_eq!(u32::from(ip.header().source_addr()), 0x0a01_00ff + (i % 5) as u32);
+            let Some(TransportSlice::Udp(udp)) = parsed.transport else { panic!("UDP") };
+            assert_eq!((udp.source_port(), udp.destination_port()), (1024, 7 + (i % 3) as u16));
+            assert_eq!(usize::from(udp.length()), frame.len() - 38);
+        }
+    }
+
+    #[test]
+    fn imix_has_its_mean() {
+        assert!((Sizes::Imix.mean() - (7.0 * 60.0 + 4.0 * 590.0 + 1514.0) / 12.0).abs() < 1e-9);
+        assert_eq!("imix".parse(), Ok(Sizes::Imix));
+        assert!("59".parse::<Sizes>().is_err() && "9015".parse::<Sizes>().is_err());
+    }
+}
