@@ -13,6 +13,7 @@ pub mod nic;
 pub mod offload;
 mod port;
 pub mod vdev;
+pub mod virtio_pci;
 pub mod wake;
 
 pub use counters::{Counter, PortCounters, QueueCounters};

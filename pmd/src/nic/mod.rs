@@ -16,9 +16,11 @@ mod driver;
 mod halves;
 mod options;
 mod port;
+mod reach;
 mod slot;
 mod watch;
 
 pub use driver::{Health, NicDriver, NicError, Ring, Rings, RxRing, TxRing};
 pub use options::NicOptions;
 pub use port::NicPort;
+pub use reach::Reach;

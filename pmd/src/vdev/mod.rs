@@ -22,6 +22,9 @@ pub mod pcap;
 mod spec;
 pub mod tap;
 
+pub(crate) use burst::{Fate, admit, count, send_each};
+pub(crate) use frame::{MAX_FRAME, MIN_FRAME};
+
 use crate::{Port, PortError};
 
 /// The kinds of this module, each with its specification's form.

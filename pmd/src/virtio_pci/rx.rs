@@ -1,0 +1,291 @@
+//! The receive ring: used buffers become packets, fresh mbufs take their places.
+//!
+//! A buffer is one mbuf. Its header is written into the end of the mbuf's headroom, so that the frame starts where a fresh
+//! mbuf's data would.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use mbuf::{Burst, Mbuf, NoMbufs};
+
+use super::capability::Bell;
+use super::header::{HDR_LEN, RxHeader};
+use super::virtqueue::{Piece, RingFault, Used, Virtqueue, WHOLE};
+use crate::bus::Registers;
+use crate::nic::Reach;
+use crate::offload::{OffloadSet, VirtioNetHdr, from_virtio_net};
+use crate::vdev::{MAX_FRAME, MIN_FRAME, admit, count};
+use crate::{DropReason, QueueCounters, QueueEnv};
+
+/// Buffers that are posted at once.
+const BATCH: usize = mbuf::MAX_BURST;
+/// Checks (one each 10 ms) during which a packet may stay unfinished: a device publishes all buffers of one at once
+/// (§5.1.6.4).
+const PATIENCE: u32 = 50;
+
+/// What a receive ring is made of.
+pub(super) struct RxSetup<V, B> {
+    pub(super) queue: V,
+    pub(super) bell: Bell<B>,
+    pub(super) reach: Arc<Reach>,
+    pub(super) event: Option<OwnedFd>,
+    pub(super) env: QueueEnv,
+    pub(super) mergeable: bool,
+    pub(super) allowed: OffloadSet,
+}
+
+/// A receive ring.
+pub(super) struct Rx<V, B> {
+    // Unmapped (by whichever ring goes last) before the mbufs below are given back.
+    setup: RxSetup<V, B>,
+    /// By buffer ID: the mbuf that the device has.
+    held: Box<[Option<Mbuf<'static>>]>,
+    /// A packet of which buffers are still to come.
+    unfinished: Option<Unfinished>,
+    /// Checks since it began.
+    waited: u32,
+    fault: Option<RingFault>,
+}
+
+/// The first buffers of a packet.
+struct Unfinished {
+    /// None if the packet is to be thrown away, for this reason.
+    packet: Result<Mbuf<'static>, DropReason>,
+    hdr: VirtioNetHdr,
+    /// Buffers that are still to come.
+    left: u16,
+    /// Bytes so far.
+    len: usize,
+}
+
+/// What a burst brought.
+#[derive(Default)]
+struct Tally {
+    packets: u64,
+    bytes: u64,
+}
+
+impl<V: Virtqueue, B: Registers> Rx<V, B> {
+    /// A ring with as many buffers posted as fit.
+    ///
+    /// # Errors
+    /// [`NoMbufs`] if the pool has not even a few.
+    pub(super) fn new(setup: RxSetup<V, B>) -> Result<Self, NoMbufs> {
+        let held = (0..setup.queue.size()).map(|_| None).collect();
+        let mut ring = Self { setup, held, unfinished: None, waited: 0, fault: None };
+        ring.post_batches();
+        if ring.held.iter().all(Option::is_none) { Err(NoMbufs) } else { Ok(ring) }
+    }
+
+    /// Descriptors.
+    pub(super) fn size(&self) -> u16 {
+        self.setup.queue.size()
+    }
+
+    /// Tells the device about the first buffers, once it runs.
+    pub(super) fn kick(&self) {
+        self.setup.bell.ring();
+    }
+
+    /// Takes what came in, and posts fresh buffers.
+    #[inline]
+    pub(super) fn rx_burst(&mut self, burst: &mut Burst<'_>, counters: &QueueCounters) -> usize {
+        if self.fault.is_some() {
+            return 0;
+        }
+        let (before, mut tally) = (burst.len(), Tally::default());
+        self.fault = self.receive(burst, &mut tally, counters).err();
+        count(counters, tally.packets, tally.bytes);
+        if self.refill() {
+            counters.notifications.add(1);
+        }
+        burst.len() - before
+    }
+
+    #[inline]
+    fn receive(
+        &mut self,
+        burst: &mut Burst<'_>,
+        tally: &mut Tally,
+        counters: &QueueCounters,
+    ) -> Result<(), RingFault> {
+        while burst.room() > 0 {
+            let Some(used) = self.setup.queue.take_used()? else { break };
+            let mbuf = self.filled(used)?;
+            if self.unfinished.is_some() {
+                self.continued(mbuf, burst, tally, counters)?;
+                continue;
+            }
+            let Some(RxHeader { hdr, num_buffers }) = RxHeader::from_bytes(mbuf.data()) else {
+                tally.packets += 1;
+                counters.drop_packets(DropReason::RxError, 1);
+                continue;
+            };
+            let mut mbuf = mbuf;
+            mbuf.trim_front(HDR_LEN);
+            if self.setup.mergeable && num_buffers > 1 {
+                self.begun(mbuf, hdr, num_buffers)?;
+                continue;
+            }
+            self.finished(Ok(mbuf), &hdr, burst, tally, counters);
+        }
+        Ok(())
+    }
+
+    /// The mbuf behind a used buffer, with as many bytes as the device wrote.
+    #[inline(always)]
+    fn filled(&mut self, used: Used) -> Result<Mbuf<'static>, RingFault> {
+        let mut mbuf = self.held[usize::from(used.id)].take().ok_or(RingFault::UsedId)?;
+        let (_, room) = mbuf.spare();
+        let len = match used.len {
+            WHOLE => room,
+            len if len as usize <= room => len as usize,
+            _ => return Err(RingFault::UsedLength),
+        };
+        mbuf.set_filled(0, len);
+        Ok(mbuf)
+    }
+
+    /// A packet is whole: labels it and hands it over, or counts why not.
+    #[inline(always)]
+    fn finished(
+        &self,
+        packet: Result<Mbuf<'static>, DropReason>,
+        hdr: &VirtioNetHdr,
+        burst: &mut Burst<'_>,
+        tally: &mut Tally,
+        counters: &QueueCounters,
+    ) {
+        tally.packets += 1;
+        let labelled = packet.and_then(|mut mbuf| {
+            tally.bytes += mbuf.len() as u64;
+            if mbuf.len() < MIN_FRAME {
+                return Err(DropReason::RxTooShort);
+            }
+            mbuf.set_port(self.setup.env.port);
+            if *hdr != VirtioNetHdr::default() {
+                mbuf.set_offload(from_virtio_net(hdr, mbuf.data(), mbuf.len(), self.setup.allowed)?);
+            }
+            Ok(mbuf)
+        });
+        admit(burst, labelled, counters);
+    }
+
+    /// The first of several buffers.
+    #[cold]
+    fn begun(&mut self, mbuf: Mbuf<'static>, hdr: VirtioNetHdr, num_buffers: u16) -> Result<(), RingFault> {
+        if num_buffers > self.setup.queue.size() {
+            return Err(RingFault::BufferCount);
+        }
+        let len = mbuf.len();
+        self.unfinished = Some(Unfinished { packet: Ok(mbuf), hdr, left: num_buffers - 1, len });
+        self.waited = 0;
+        Ok(())
+    }
+
+    /// One more of them.
+    #[cold]
+    fn continued(
+        &mut self,
+        more: Mbuf<'static>,
+        burst: &mut Burst<'_>,
+        tally: &mut Tally,
+        counters: &QueueCounters,
+    ) -> Result<(), RingFault> {
+        let Some(mut unfinished) = self.unfinished.take() else { return Err(RingFault::Unfinished) };
+        unfinished.left -= 1;
+        unfinished.hang_on(more);
+        if unfinished.left > 0 {
+            self.unfinished = Some(unfinished);
+        } else {
+            self.finished(unfinished.packet, &unfinished.hdr, burst, tally, counters);
+        }
+        Ok(())
+    }
+
+    /// Posts fresh buffers if there is room for a batch of them; whether the doorbell was rung.
+    #[inline]
+    fn refill(&mut self) -> bool {
+        if self.setup.queue.free() < self.batch() {
+            return false;
+        }
+        self.post_batches();
+        let wanted = self.setup.queue.wants_kick();
+        if wanted {
+            self.setup.bell.ring();
+        }
+        wanted
+    }
+
+    #[inline]
+    fn batch(&self) -> usize {
+        BATCH.min(usize::from(self.setup.queue.size()))
+    }
+
+    /// Posts as many batches as there are mbufs and room for.
+    #[inline]
+    fn post_batches(&mut self) {
+        let QueueEnv { pool, port } = self.setup.env;
+        let batch = self.batch();
+        let mut fresh = Burst::new();
+        while self.setup.queue.free() >= batch && pool.alloc_bulk(&mut fresh, batch, port).is_ok() {
+            for mbuf in fresh.drain() {
+                self.post(mbuf);
+            }
+        }
+        self.setup.queue.publish();
+    }
+
+    #[inline(always)]
+    fn post(&mut self, mut mbuf: Mbuf<'static>) {
+        let headed = mbuf.prepend(HDR_LEN).is_some();
+        debug_assert!(headed, "a fresh mbuf has headroom");
+        let (start, room) = mbuf.spare();
+        let addr = self.setup.reach.iova_at(start);
+        let id = self.setup.queue.post(&[Piece { addr, len: room as u32, writable: true }]);
+        self.held[usize::from(id)] = Some(mbuf);
+    }
+
+    /// Looks after the ring between bursts.
+    pub(super) fn check(&mut self) -> Option<&'static str> {
+        self.waited += 1;
+        if self.unfinished.is_some() && self.waited > PATIENCE {
+            self.fault = Some(RingFault::Unfinished);
+        }
+        if self.fault.is_none() {
+            // The pool may have been empty, and nobody come by since.
+            self.refill();
+        }
+        self.fault.map(RingFault::why)
+    }
+
+    /// Has the device signal the ring's event at the next packet.
+    pub(super) fn arm(&mut self) -> bool {
+        self.setup.event.is_some() && self.fault.is_none() && self.setup.queue.arm()
+    }
+
+    /// Ends that, and takes the signal back.
+    pub(super) fn disarm(&mut self) {
+        self.setup.queue.disarm();
+        if let Some(event) = &self.setup.event {
+            // Nothing to read if it was not signalled.
+            let _ = rustix::io::read(event, &mut [0; 8]);
+        }
+    }
+}
+
+impl Unfinished {
+    /// Hangs on what another buffer brought.
+    fn hang_on(&mut self, more: Mbuf<'static>) {
+        self.len += more.len();
+        if self.len > MAX_FRAME {
+            self.packet = Err(DropReason::RxTooLong);
+        }
+        if let Ok(packet) = &mut self.packet
+            && more.len() > 0
+            && packet.chain(more).is_err()
+        {
+            self.packet = Err(DropReason::RxError);
+        }
+    }
+}
