@@ -12,6 +12,7 @@ use crate::process::Process;
 /// What the virtio-user driver is told to offer, and the receive path that it then says it takes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DriverPath {
+    pub(crate) packed: bool,
     pub(crate) mergeable: bool,
     pub(crate) in_order: bool,
     pub(crate) vectorized: bool,
@@ -21,8 +22,8 @@ pub(crate) struct DriverPath {
 impl DriverPath {
     fn arguments(self) -> String {
         let vectorized = if self.vectorized { ",vectorized=1" } else { "" };
-        let (mergeable, in_order) = (u8::from(self.mergeable), u8::from(self.in_order));
-        format!("queue_size=256,packed_vq=0,mrg_rxbuf={mergeable},in_order={in_order}{vectorized}")
+        let [packed, mergeable, in_order] = [self.packed, self.mergeable, self.in_order].map(u8::from);
+        format!("queue_size=256,packed_vq={packed},mrg_rxbuf={mergeable},in_order={in_order}{vectorized}")
     }
 }
 
@@ -115,6 +116,10 @@ fn command(path: DriverPath, sockets: [&Path; 2]) -> Command {
         // One memory file that the switch can map; hugepages are not needed for it.
         .args(["--no-huge", "-m", "256", "--single-file-segments", "--log-level=pmd.net.virtio.*:info"])
         .arg(format!("--file-prefix=e2e{}", std::process::id()));
+    if path.packed && path.vectorized {
+        // Its vectors are longer than DPDK uses unasked.
+        command.arg("--force-max-simd-bitwidth=512");
+    }
     for (i, socket) in sockets.iter().enumerate() {
         let arguments = path.arguments();
         command.arg("--vdev").arg(format!(

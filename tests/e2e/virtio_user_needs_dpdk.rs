@@ -1,42 +1,83 @@
-//! DPDK's virtio driver on Polder: each of its paths on split rings, with counts on both sides compared.
+//! DPDK's virtio driver on Polder: each of its paths on split and on packed rings, with counts on both sides compared.
 
 use crate::deadline::{secs, wait_for};
 use crate::polder::{Polder, Port, socket_path, vhost_user};
 use crate::testpmd::{DriverPath, PortCount, Testpmd};
 
+/// Nothing but the plainest split ring.
+const SPLIT: DriverPath = DriverPath {
+    packed: false,
+    mergeable: false,
+    in_order: false,
+    vectorized: false,
+    says: "using standard Rx path",
+};
+/// The same with a packed ring.
+const PACKED: DriverPath = DriverPath { packed: true, says: "using packed ring standard Rx path", ..SPLIT };
+
 #[test]
 #[ignore = "needs DPDK: run ./test"]
 fn mergeable() {
-    bounce(DriverPath {
-        mergeable: true,
-        in_order: false,
-        vectorized: false,
-        says: "mergeable buffer Rx path",
-    });
+    bounce(DriverPath { mergeable: true, says: "using mergeable buffer Rx path", ..SPLIT });
 }
 
 #[test]
 #[ignore = "needs DPDK: run ./test"]
 fn mergeable_in_order() {
-    bounce(DriverPath { mergeable: true, in_order: true, vectorized: false, says: "inorder Rx path" });
+    bounce(DriverPath { mergeable: true, in_order: true, says: "using inorder Rx path", ..SPLIT });
 }
 
 #[test]
 #[ignore = "needs DPDK: run ./test"]
 fn not_mergeable() {
-    bounce(DriverPath { mergeable: false, in_order: false, vectorized: false, says: "standard Rx path" });
+    bounce(SPLIT);
 }
 
 #[test]
 #[ignore = "needs DPDK: run ./test"]
 fn not_mergeable_in_order() {
-    bounce(DriverPath { mergeable: false, in_order: true, vectorized: false, says: "inorder Rx path" });
+    bounce(DriverPath { in_order: true, says: "using inorder Rx path", ..SPLIT });
 }
 
 #[test]
 #[ignore = "needs DPDK: run ./test"]
 fn vectorized() {
-    bounce(DriverPath { mergeable: false, in_order: false, vectorized: true, says: "vectorized Rx path" });
+    bounce(DriverPath { vectorized: true, says: "using vectorized Rx path", ..SPLIT });
+}
+
+#[test]
+#[ignore = "needs DPDK: run ./test"]
+fn packed_mergeable() {
+    let says = "using packed ring mergeable buffer Rx path";
+    bounce(DriverPath { mergeable: true, says, ..PACKED });
+}
+
+#[test]
+#[ignore = "needs DPDK: run ./test"]
+fn packed_mergeable_in_order() {
+    let says = "using packed ring mergeable buffer Rx path";
+    bounce(DriverPath { mergeable: true, in_order: true, says, ..PACKED });
+}
+
+#[test]
+#[ignore = "needs DPDK: run ./test"]
+fn packed_not_mergeable() {
+    bounce(PACKED);
+}
+
+#[test]
+#[ignore = "needs DPDK: run ./test"]
+fn packed_not_mergeable_in_order() {
+    bounce(DriverPath { in_order: true, ..PACKED });
+}
+
+/// On a processor without AVX-512 DPDK says that it can't, and takes the standard path.
+#[test]
+#[ignore = "needs DPDK: run ./test"]
+fn packed_vectorized() {
+    let has_vectors = std::arch::is_x86_feature_detected!("avx512f");
+    let says = if has_vectors { "using packed ring vectorized Rx path" } else { PACKED.says };
+    bounce(DriverPath { in_order: true, vectorized: true, says, ..PACKED });
 }
 
 /// Packets bounce between testpmd's two ports through the switch; afterwards both have counted the same.

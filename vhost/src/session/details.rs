@@ -11,6 +11,7 @@ const FEATURES: &[(u64, &str)] = &[
     (net::F_INDIRECT_DESC, "INDIRECT_DESC"),
     (net::F_EVENT_IDX, "EVENT_IDX"),
     (net::F_IN_ORDER, "IN_ORDER"),
+    (net::F_RING_PACKED, "RING_PACKED"),
     (net::F_ANY_LAYOUT, "ANY_LAYOUT"),
     (net::F_CSUM, "CSUM"),
     (net::F_GUEST_CSUM, "GUEST_CSUM"),
@@ -47,6 +48,7 @@ impl Session {
         if self.peer.is_some() {
             lines.push(("memory", self.memory.summary().to_string()));
             lines.push(("rings", self.rings_line()));
+            lines.push(("ring format", if self.is_packed() { "packed" } else { "split" }.into()));
             lines.push(("features", names(self.features(), FEATURES)));
             lines.push(("protocol features", names(self.protocol_features, PROTOCOL_FEATURES)));
             lines.push(("status", format!("{:#04x}", self.status)));

@@ -7,17 +7,18 @@ use crate::wire::message::protocol;
 use crate::wire::net::{
     F_ANY_LAYOUT, F_CSUM, F_CTRL_RX, F_CTRL_VQ, F_EVENT_IDX, F_GUEST_ANNOUNCE, F_GUEST_CSUM, F_GUEST_ECN,
     F_GUEST_TSO4, F_GUEST_TSO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6, F_IN_ORDER, F_INDIRECT_DESC, F_MQ,
-    F_MRG_RXBUF, F_MTU, F_PROTOCOL_FEATURES, F_VERSION_1,
+    F_MRG_RXBUF, F_MTU, F_PROTOCOL_FEATURES, F_RING_PACKED, F_VERSION_1,
 };
 
 /// Offered to every guest. A VMM strikes out what its back end does not offer, so this also holds what the VMM does by
-/// itself: the control queue, receive modes, announcing. Not offered: packed rings, the migration log, IOMMUs, UFO.
+/// itself: the control queue, receive modes, announcing. Not offered: the migration log, IOMMUs, UFO.
 pub(super) const DEVICE: u64 = F_VERSION_1
     | F_PROTOCOL_FEATURES
     | F_ANY_LAYOUT
     | F_INDIRECT_DESC
     | F_EVENT_IDX
     | F_IN_ORDER
+    | F_RING_PACKED
     | F_MRG_RXBUF
     | F_MTU
     | F_CTRL_VQ
@@ -63,6 +64,9 @@ impl Session {
             return Ok(Reply::Done);
         }
         self.stop_rings();
+        if self.features.is_some_and(|before| (before ^ features) & F_RING_PACKED != 0) {
+            self.forget_bases();
+        }
         self.features = Some(features);
         self.start_rings();
         Ok(Reply::Done)

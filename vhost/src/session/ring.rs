@@ -14,7 +14,8 @@ use super::{Session, eventfd};
 use crate::memory::{FrontendVa, Window};
 use crate::vring::{Fault, HungKick, VringSetup};
 use crate::wire::message::{VringAddr, VringState};
-use crate::wire::net::F_PROTOCOL_FEATURES;
+use crate::wire::net::{F_PROTOCOL_FEATURES, F_RING_PACKED};
+use crate::wire::packed::{self, Position};
 use crate::wire::ring::{MAX_SIZE, avail_bytes, desc_bytes, used_bytes};
 
 /// How the guest's driver notifies us. That it is set says that the ring may start.
@@ -31,8 +32,8 @@ pub(super) enum Kick {
 pub(super) struct Ring {
     pub(super) size: Option<u16>,
     addr: Option<VringAddr>,
-    /// The next available index: as set, or where the ring stood when it stopped.
-    base: u32,
+    /// As set, or where the ring stood when it stopped; without, where rings of its format start.
+    base: Option<u32>,
     kick: Option<Kick>,
     call: Option<OwnedFd>,
     err: Option<OwnedFd>,
@@ -47,8 +48,8 @@ impl Session {
     pub(super) fn set_vring_num(&mut self, m: &Message) -> Result<Reply, Trouble> {
         let state: VringState = m.payload()?;
         let i = self.ring_index(state.index.into())?;
-        let size = u16::try_from(state.num).ok().filter(|n| n.is_power_of_two() && *n <= MAX_SIZE);
-        let size = size.ok_or(Refusal::RingSize(state.num))?;
+        let size = u16::try_from(state.num).map_err(|_| Refusal::RingSize(state.num))?;
+        self.check_size(size)?;
         self.change_ring(i, |ring| ring.size = Some(size))
     }
 
@@ -58,17 +59,15 @@ impl Session {
         if addr.flags != 0 {
             return Err(Refusal::NotNegotiated("LOG_ALL").into());
         }
-        check_alignment("descriptor table", addr.desc, 16)?;
-        check_alignment("available ring", addr.avail, 2)?;
-        check_alignment("used ring", addr.used, 4)?;
+        self.check_addresses(&addr)?;
         self.change_ring(i, |ring| ring.addr = Some(addr))
     }
 
     pub(super) fn set_vring_base(&mut self, m: &Message) -> Result<Reply, Trouble> {
         let state: VringState = m.payload()?;
         let i = self.ring_index(state.index.into())?;
-        let base = u16::try_from(state.num).map_err(|_| Refusal::RingBase(state.num))?;
-        self.change_ring(i, |ring| ring.base = base.into())
+        self.check_base(state.num)?;
+        self.change_ring(i, |ring| ring.base = Some(state.num))
     }
 
     /// Stops the ring for good: it needs new addresses and a new kick to run again.
@@ -76,7 +75,7 @@ impl Session {
         let state: VringState = m.payload()?;
         let i = self.ring_index(state.index.into())?;
         self.clear_ring(i);
-        Ok(Reply::State(VringState { index: state.index, num: self.rings[i].base }))
+        Ok(Reply::State(VringState { index: state.index, num: self.base(i) }))
     }
 
     pub(super) fn set_vring_kick(&mut self, m: &mut Message) -> Result<Reply, Trouble> {
@@ -147,7 +146,7 @@ impl Session {
     /// Stops a ring if it runs, and remembers where it stood. When it returns, the data plane is out of it.
     pub(super) fn stop_ring(&mut self, i: usize) {
         if let Some(next) = self.slots[i].stop() {
-            self.rings[i].base = next;
+            self.rings[i].base = Some(next);
         }
         self.rings[i].running = false;
     }
@@ -179,12 +178,21 @@ impl Session {
         if self.memory.is_empty() {
             return Ok(());
         }
+        let base = self.base(i);
+        // Once more: what they are depends on the features, which may have changed.
+        self.check_size(size)?;
+        self.check_base(base)?;
+        self.check_addresses(&addr)?;
+        if self.is_packed() && !Position::is_base_within(base, size) {
+            return Err(Refusal::PackedBase { base, size });
+        }
+        let parts = self.parts(size);
         let setup = VringSetup {
             size,
-            desc: self.window("descriptor table", addr.desc, desc_bytes(size))?,
-            avail: self.window("available ring", addr.avail, avail_bytes(size))?,
-            used: self.window("used ring", addr.used, used_bytes(size))?,
-            base: ring.base,
+            desc: self.window(&parts[0], addr.desc)?,
+            avail: self.window(&parts[1], addr.avail)?,
+            used: self.window(&parts[2], addr.used)?,
+            base,
             features: self.features(),
             memory: Arc::clone(&self.memory),
             call: duplicate(ring.call.as_ref())?,
@@ -197,15 +205,74 @@ impl Session {
         Ok(())
     }
 
-    fn window(&self, what: &'static str, address: u64, len: usize) -> Result<Window, Refusal> {
-        let len = len as u64;
+    /// Where a ring stands, or starts if nobody said where.
+    fn base(&self, i: usize) -> u32 {
+        let start = if self.is_packed() { Position::base(Position::START) } else { 0 };
+        self.rings[i].base.unwrap_or(start)
+    }
+
+    /// Forgets where the rings stand: it means nothing in another format.
+    pub(super) fn forget_bases(&mut self) {
+        self.rings.iter_mut().for_each(|ring| ring.base = None);
+    }
+
+    /// Whether rings are packed ones.
+    pub(super) fn is_packed(&self) -> bool {
+        self.features() & F_RING_PACKED != 0
+    }
+
+    /// §2.7, §2.8.10.1: only packed rings may have sizes that are no power of two.
+    fn check_size(&self, size: u16) -> Result<(), Refusal> {
+        match size {
+            1..=MAX_SIZE if self.is_packed() || size.is_power_of_two() => Ok(()),
+            _ => Err(Refusal::RingSize(size.into())),
+        }
+    }
+
+    fn check_base(&self, base: u32) -> Result<(), Refusal> {
+        if self.is_packed() || base <= u16::MAX.into() { Ok(()) } else { Err(Refusal::RingBase(base)) }
+    }
+
+    fn check_addresses(&self, addr: &VringAddr) -> Result<(), Refusal> {
+        let addresses = [addr.desc, addr.avail, addr.used];
+        for (Part { what, align, .. }, address) in self.parts(0).into_iter().zip(addresses) {
+            if !address.is_multiple_of(align) {
+                return Err(Refusal::RingAlignment { what, address, align });
+            }
+        }
+        Ok(())
+    }
+
+    /// The three parts of a ring of `size`.
+    fn parts(&self, size: u16) -> [Part; 3] {
+        let part = |what, len: usize, align| Part { what, len: len as u64, align };
+        if self.is_packed() {
+            [
+                part("descriptor ring", packed::desc_bytes(size), 16),
+                part("driver event suppression", packed::EVENT_SIZE, 4),
+                part("device event suppression", packed::EVENT_SIZE, 4),
+            ]
+        } else {
+            [
+                part("descriptor table", desc_bytes(size), 16),
+                part("available ring", avail_bytes(size), 2),
+                part("used ring", used_bytes(size), 4),
+            ]
+        }
+    }
+
+    fn window(&self, part: &Part, address: u64) -> Result<Window, Refusal> {
+        let Part { what, len, .. } = *part;
         let window = self.memory.translate_va(FrontendVa(address), len);
         window.ok_or(Refusal::RingOutside { what, address, len })
     }
 }
 
-fn check_alignment(what: &'static str, address: u64, align: u64) -> Result<(), Refusal> {
-    if address.is_multiple_of(align) { Ok(()) } else { Err(Refusal::RingAlignment { what, address, align }) }
+/// A part of a ring, as its format has it (§2.7, §2.8): its name, its bytes, and what its address is a multiple of.
+struct Part {
+    what: &'static str,
+    len: u64,
+    align: u64,
 }
 
 fn duplicate(fd: Option<&OwnedFd>) -> Result<Option<OwnedFd>, Refusal> {

@@ -30,10 +30,19 @@ fn session(pairs: u16) -> Session {
     session
 }
 
-/// A session that negotiated all it could, REPLY_ACK included, and has memory.
+/// A session that negotiated all it could, REPLY_ACK included, with split rings, and has memory.
 fn negotiated(pairs: u16) -> Session {
+    negotiated_without(pairs, net::F_RING_PACKED)
+}
+
+/// The same with packed rings.
+fn negotiated_packed(pairs: u16) -> Session {
+    negotiated_without(pairs, 0)
+}
+
+fn negotiated_without(pairs: u16, left_out: u64) -> Session {
     let mut s = session(pairs);
-    let features = s.get(Request::GetFeatures);
+    let features = s.get(Request::GetFeatures) & !left_out;
     let protocol_features = s.get(Request::GetProtocolFeatures);
     assert_eq!(s.ask(Request::SetProtocolFeatures, &protocol_features, vec![]), Ok(0));
     assert_eq!(s.ask(Request::SetFeatures, &features, vec![]), Ok(0));

@@ -47,10 +47,12 @@ pub(crate) enum Refusal {
     FeatureBits(u64),
     #[error("ring {index}; there are {rings}")]
     RingIndex { index: u64, rings: usize },
-    #[error("a ring of {0} descriptors; a power of two up to 32768 is due")]
+    #[error("a ring of {0} descriptors; 1 to 32768 is due, and a power of two unless the ring is packed")]
     RingSize(u32),
     #[error("base {0} in a split ring; up to 65535 is due")]
     RingBase(u32),
+    #[error("base {base:#x} in a packed ring of {size}; both positions must be inside of the ring")]
+    PackedBase { base: u32, size: u16 },
     #[error("{what} at {address:#x} is not aligned to {align}")]
     RingAlignment { what: &'static str, address: u64, align: u64 },
     #[error("{what} at {address:#x} with {len} bytes is not inside one region of memory")]
@@ -80,7 +82,7 @@ impl Refusal {
             Self::FeatureBits(_) => "feature_bits",
             Self::RingIndex { .. } => "ring_index",
             Self::RingSize(_) => "ring_size",
-            Self::RingBase(_) => "ring_base",
+            Self::RingBase(_) | Self::PackedBase { .. } => "ring_base",
             Self::RingAlignment { .. } => "ring_alignment",
             Self::RingOutside { .. } => "ring_outside_memory",
             Self::Value(_) => "value",

@@ -62,7 +62,16 @@ pub(super) struct Walker<'r, F: Format> {
 #[derive(Clone, Copy)]
 enum Table {
     Ring,
-    Indirect { start: NonNull<u8>, entries: u16 },
+    /// Of split rings: each entry names the next.
+    Linked {
+        start: NonNull<u8>,
+        entries: u16,
+    },
+    /// Of packed rings: each entry is followed by the next, and the last one is the last (§2.8.7).
+    Listed {
+        start: NonNull<u8>,
+        entries: u16,
+    },
 }
 
 impl<F: Format> Walker<'_, F> {
@@ -82,22 +91,37 @@ impl<F: Format> Walker<'_, F> {
             if steps > pieces.len() {
                 return Err(ChainError::NoRoom);
             }
-            self.check_flags(desc.flags)?;
+            self.check_flags(table, desc.flags)?;
             bytes += u64::from(desc.len);
             count += pieces_of(self.view, desc, &mut pieces[count..])?;
-            if desc.flags & DESC_F_NEXT == 0 {
+            let Some(next) = self.next(table, at, walked, desc)? else {
                 let buffer = match table {
                     Table::Ring => self.ring.buffer(head, walked, desc)?,
-                    Table::Indirect { .. } => self.ring.buffer(head, 1, head.desc)?,
+                    _ => self.ring.buffer(head, 1, head.desc)?,
                 };
                 return Ok(Chain { buffer, pieces: count, cost: steps.max(count), bytes });
-            }
-            desc = match table {
-                Table::Ring => self.ring.follow(at, walked, desc)?,
-                Table::Indirect { start, entries } => entry(start, entries, desc.next)?,
             };
+            desc = next;
         }
         Err(Fault::ChainTooLong.into())
+    }
+
+    /// The descriptor behind the `walked`-th, if there is one.
+    #[inline]
+    fn next(&self, table: Table, at: F::Place, walked: u16, desc: Desc) -> Result<Option<Desc>, Fault> {
+        let more = match table {
+            Table::Listed { entries, .. } => walked < entries,
+            _ => desc.flags & DESC_F_NEXT != 0,
+        };
+        if !more {
+            return Ok(None);
+        }
+        match table {
+            Table::Ring => self.ring.follow(at, walked, desc),
+            Table::Linked { start, entries } => entry::<F>(start, entries, desc.next),
+            Table::Listed { start, entries } => entry::<F>(start, entries, walked),
+        }
+        .map(Some)
     }
 
     /// The table that the chain stands in and its first descriptor there.
@@ -115,22 +139,30 @@ impl<F: Format> Walker<'_, F> {
         }
         let start = self.view.translate(first.addr, first.len).ok_or(Fault::Address)?;
         let entries = entries as u16;
-        Ok((Table::Indirect { start, entries }, entry(start, entries, 0)?))
+        let table = if F::CHAINS_ARE_RUNS {
+            Table::Listed { start, entries }
+        } else {
+            Table::Linked { start, entries }
+        };
+        Ok((table, entry::<F>(start, entries, 0)?))
     }
 
-    fn check_flags(&self, flags: u16) -> Result<(), Fault> {
+    fn check_flags(&self, table: Table, flags: u16) -> Result<(), Fault> {
         if flags & DESC_F_INDIRECT != 0 {
             return Err(Fault::Indirect);
         }
-        if (flags & DESC_F_WRITE != 0) != (self.direction == Direction::Write) {
-            return Err(Fault::Direction);
-        }
-        Ok(())
+        let writable = flags & DESC_F_WRITE != 0;
+        let right = match self.direction {
+            Direction::Write => writable,
+            // DPDK's driver marks the header's entry in the tables of what it sends as writable. It is only read.
+            Direction::Read => !writable || matches!(table, Table::Listed { .. }),
+        };
+        if right { Ok(()) } else { Err(Fault::Direction) }
     }
 }
 
 /// A private copy of entry `i` of an indirect table, whose `entries` were translated from `start` on.
-fn entry(start: NonNull<u8>, entries: u16, i: u16) -> Result<Desc, Fault> {
+fn entry<F: Format>(start: NonNull<u8>, entries: u16, i: u16) -> Result<Desc, Fault> {
     if i >= entries {
         return Err(Fault::DescIndex);
     }
@@ -140,7 +172,7 @@ fn entry(start: NonNull<u8>, entries: u16, i: u16) -> Result<Desc, Fault> {
         let at = start.as_ptr().add(usize::from(i) * DESC_SIZE);
         foreign::copy(words.as_mut_ptr().cast(), at, DESC_SIZE);
     }
-    Ok(Desc::from_words(u64::from_le(words[0]), u64::from_le(words[1])))
+    Ok(F::entry(u64::from_le(words[0]), u64::from_le(words[1])))
 }
 
 /// Splits one buffer where regions meet.

@@ -88,6 +88,7 @@ impl RxQueue for GuestTx {
         let turn = Turn { terms: *terms, view, env, counters, held, pieces, rests: rests.iter_mut() };
         let (taken, outcome) = match ring {
             Ring::Split(ring) => turn.run(ring, burst),
+            Ring::Packed(ring) => turn.run(ring, burst),
         };
         if let Err(fault) = outcome {
             slot.latch(fault, inside.as_mut());

@@ -61,6 +61,7 @@ impl TxQueue for GuestRx {
         let turn = Turn { terms: *terms, view, counters, pieces };
         let Outcome { taken, given, fault } = match ring {
             Ring::Split(ring) => turn.run(ring, burst),
+            Ring::Packed(ring) => turn.run(ring, burst),
         };
         *unsignalled |= given;
         if let Some(fault) = fault {

@@ -34,4 +34,8 @@ faults! {
     Direction = 6, "buffer_direction";
     /// Guest memory was taken away under us.
     MemoryGone = 7, "memory_gone";
+    /// A packed ring's buffer id is no number below the ring's size, or comes twice.
+    BufferId = 8, "bad_buffer_id";
+    /// A packed ring's chain runs into a descriptor that is not available.
+    ChainBroken = 9, "chain_not_available";
 }

@@ -86,4 +86,7 @@ pub(super) trait Format {
 
     /// Where the ring stands, as SET_VRING_BASE and GET_VRING_BASE have it.
     fn base(&self) -> u32;
+
+    /// An entry of an indirect table, from its two words.
+    fn entry(addr: u64, rest: u64) -> Desc;
 }

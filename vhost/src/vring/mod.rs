@@ -1,4 +1,4 @@
-//! The device side of a vring (virtio 1.3 §2.7), data plane.
+//! The device side of a vring (virtio 1.3 §2.7, §2.8), data plane.
 //!
 //! A [`VringSlot`] is one vring for the whole life of its port. The control plane starts and stops a [`Vring`] in it; the
 //! data plane's halves run what they find there: [`GuestTx`] dequeues what the guest sends (our input), [`GuestRx`]
@@ -10,12 +10,14 @@
 //! (too short, too long, a header that lies) only costs itself: it is completed and counted as dropped.
 //!
 //! # Orderings
-//! | label | where | partner |
+//! The partners are the driver's accesses to the same words, or its fence between the two in the other order.
+//!
+//! | label | split | packed (L6) |
 //! |---|---|---|
-//! | V1 | load avail.idx, Acquire: the entries and descriptors up to it are written | the driver's store of avail.idx |
-//! | V2 | store used.idx, Release, once per burst: payload and used entries are written before | the driver's load of used.idx |
-//! | V3 | full fence between storing used.idx and reading used_event or flags | the driver's fence between storing used_event and reading used.idx |
-//! | V4 | full fence between arming the kick and re-reading avail.idx, before an lcore sleeps | the driver's fence between storing avail.idx and reading avail_event or flags |
+//! | V1 | load avail.idx, Acquire: entries and descriptors up to it are written | load a descriptor's flags, Acquire: its address, length and id are written |
+//! | V2 | store used.idx, Release, once per burst: payload and used entries are written before | store the flags of a burst's first used descriptor, Release, last of all: payload and all used descriptors are written before |
+//! | V3 | full fence between storing used.idx and reading used_event or flags | the same between V2 and reading the driver's event suppression |
+//! | V4 | full fence between arming the kick and re-reading avail.idx, before an lcore sleeps | the same between writing the device's event suppression and re-reading the next descriptor's flags |
 
 mod bell;
 mod chain;
@@ -23,6 +25,7 @@ mod dequeue;
 mod enqueue;
 mod fault;
 mod format;
+mod packed;
 mod prefetch;
 mod ring;
 mod slot;

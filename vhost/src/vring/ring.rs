@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::vring::format::{Buffer, Format};
+use crate::vring::packed::Packed;
 use crate::vring::split::Split;
 use crate::vring::view::View;
 use crate::vring::{Fault, VringSetup, bell};
@@ -22,6 +23,7 @@ pub(crate) struct Vring {
 #[derive(Debug)]
 pub(super) enum Ring {
     Split(Split),
+    Packed(Packed),
 }
 
 /// What was negotiated, as far as the data plane asks.
@@ -52,8 +54,13 @@ impl Terms {
 
 impl Vring {
     pub(crate) fn new(setup: VringSetup) -> Self {
+        let ring = if setup.is_packed() {
+            Ring::Packed(Packed::new(&setup))
+        } else {
+            Ring::Split(Split::new(&setup))
+        };
         Self {
-            ring: Ring::Split(Split::new(&setup)),
+            ring,
             terms: Terms::new(setup.features),
             view: View::new(setup.memory),
             call: setup.call,
@@ -65,6 +72,7 @@ impl Vring {
     pub(crate) fn base(&self) -> u32 {
         match &self.ring {
             Ring::Split(ring) => ring.base(),
+            Ring::Packed(ring) => ring.base(),
         }
     }
 
@@ -72,6 +80,7 @@ impl Vring {
         self.call = call;
         match &mut self.ring {
             Ring::Split(ring) => ring.forget_calls(),
+            Ring::Packed(ring) => ring.forget_calls(),
         }
     }
 
@@ -90,6 +99,7 @@ impl Vring {
     pub(super) fn give_back(&mut self, buffers: &[Buffer]) -> Result<(), Fault> {
         match &mut self.ring {
             Ring::Split(ring) => give_back(ring, buffers),
+            Ring::Packed(ring) => give_back(ring, buffers),
         }
     }
 
@@ -98,6 +108,7 @@ impl Vring {
     pub(crate) fn notify(&mut self) -> bool {
         let wanted = match &mut self.ring {
             Ring::Split(ring) => ring.wants_call(),
+            Ring::Packed(ring) => ring.wants_call(),
         };
         wanted && self.call()
     }
@@ -106,6 +117,7 @@ impl Vring {
     pub(super) fn arm(&self) -> bool {
         match &self.ring {
             Ring::Split(ring) => ring.arm(),
+            Ring::Packed(ring) => ring.arm(),
         }
     }
 
@@ -113,6 +125,7 @@ impl Vring {
     pub(super) fn disarm(&self) {
         match &self.ring {
             Ring::Split(ring) => ring.disarm(),
+            Ring::Packed(ring) => ring.disarm(),
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use crate::memory::{GuestMemory, Window};
 use crate::vring::{Fault, Vring};
+use crate::wire::net::F_RING_PACKED;
 use pmd::alarm::Alarm;
 use pmd::gate::{Gate, Inside};
 use pmd::wake::Wake;
@@ -18,15 +19,15 @@ const TRIES_TO_DISARM: u32 = 200;
 /// setup, start (I7).
 #[derive(Debug)]
 pub(crate) struct VringSetup {
-    /// Descriptors: a power of two, 1 to 32,768.
+    /// Descriptors, 1 to 32,768: a power of two, unless the ring is packed.
     pub(crate) size: u16,
-    /// The table: `desc_bytes(size)`, aligned to 16.
+    /// The descriptors: `desc_bytes(size)`, aligned to 16.
     pub(crate) desc: Window,
-    /// The available ring: `avail_bytes(size)`, aligned to 2.
+    /// The available ring: `avail_bytes(size)`, aligned to 2. Packed: the driver's event suppression structure, aligned to 4.
     pub(crate) avail: Window,
-    /// The used ring: `used_bytes(size)`, aligned to 4.
+    /// The used ring: `used_bytes(size)`, aligned to 4. Packed: the device's event suppression structure.
     pub(crate) used: Window,
-    /// Where the ring stands (SET_VRING_BASE): the next available index to look at.
+    /// Where the ring stands (SET_VRING_BASE): the next available index to look at. Packed: two positions inside of the ring.
     pub(crate) base: u32,
     /// Negotiated features.
     pub(crate) features: u64,
@@ -38,6 +39,13 @@ pub(crate) struct VringSetup {
     pub(crate) err: Option<OwnedFd>,
     /// Whether the front end enabled the ring.
     pub(crate) enabled: bool,
+}
+
+impl VringSetup {
+    /// Whether the ring is a packed one.
+    pub(crate) fn is_packed(&self) -> bool {
+        self.features & F_RING_PACKED != 0
+    }
 }
 
 /// What the data plane may do with a slot's ring.

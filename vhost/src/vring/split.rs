@@ -217,4 +217,9 @@ impl Format for Split {
     fn base(&self) -> u32 {
         self.done.into()
     }
+
+    #[inline(always)]
+    fn entry(addr: u64, rest: u64) -> Desc {
+        Desc::from_words(addr, rest)
+    }
 }

@@ -2,4 +2,5 @@
 
 pub mod message;
 pub mod net;
+pub mod packed;
 pub mod ring;

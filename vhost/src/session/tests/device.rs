@@ -12,7 +12,7 @@ fn c15_features_that_were_not_offered() {
         let due = u64::from(offered & bit == 0);
         assert_eq!(s.ask(Request::SetFeatures, &(net::F_VERSION_1 | bit), vec![]), Ok(due), "{bit:#x}");
     }
-    for bit in [net::F_RING_PACKED, net::F_LOG_ALL, net::F_ACCESS_PLATFORM, net::F_NOTIFY_ON_EMPTY] {
+    for bit in [net::F_LOG_ALL, net::F_ACCESS_PLATFORM, net::F_NOTIFY_ON_EMPTY] {
         assert_eq!(offered & bit, 0);
     }
     let protocol_features = s.get(Request::GetProtocolFeatures);

@@ -20,6 +20,102 @@ fn c16_ring_sizes() {
 }
 
 #[test]
+fn c16_packed_ring_sizes() {
+    let mut s = negotiated_packed(1);
+    for size in [0, 32_769, 65_535, 65_536, 65_792, 1 << 31, u32::MAX] {
+        assert_eq!(s.state(Request::SetVringNum, 0, size), Ok(1), "{size}");
+    }
+    for size in [1, 2, 3, 255, 256, 257, 32_767, 32_768] {
+        assert_eq!(s.state(Request::SetVringNum, 0, size), Ok(0), "{size}");
+    }
+    assert_eq!(s.times("ring_size"), 7);
+}
+
+#[test]
+fn c16_packed_bases() {
+    let ready = |size: u32, base: Option<u32>| {
+        let mut s = negotiated_packed(1);
+        assert_eq!(s.state(Request::SetVringNum, 0, size), Ok(0));
+        if let Some(base) = base {
+            assert_eq!(s.state(Request::SetVringBase, 0, base), Ok(0), "judged when the ring starts");
+        }
+        assert_eq!(s.ask(Request::SetVringAddr, &addr(0), vec![]), Ok(0));
+        let started = s.ask(Request::SetVringKick, &0u64, vec![event()]);
+        (started, s)
+    };
+    for (size, base) in [(255, 255), (255, 255 | 0x8000), (256, 3 | 256 << 16), (1, 1), (100, u32::MAX)] {
+        let (started, s) = ready(size, Some(base));
+        assert_eq!(started, Ok(1), "{base:#x} in a ring of {size}");
+        assert!(!s.slots[0].is_running());
+        assert_eq!(s.times("ring_base"), 1);
+    }
+    for (size, base, stands) in [
+        (256, None, 0x8000_8000),
+        (256, Some(0), 0),
+        (256, Some(0x8000), 0x8000_8000),
+        (255, Some(0x80fe), 0x80fe_80fe),
+        (3, Some(0x0002_0002), 0x0002_0002),
+        (256, Some(0x8003_8007), 0x8003_8003),
+    ] {
+        let (started, mut s) = ready(size, base);
+        assert_eq!(started, Ok(0), "{base:?}");
+        assert!(s.slots[0].is_running());
+        assert_eq!(s.vring_base(0).map(|state| state.num), Ok(stands), "{base:?} in a ring of {size}");
+    }
+    assert_eq!(negotiated_packed(1).vring_base(0).map(|state| state.num), Ok(0x8000_8000), "never set up");
+}
+
+/// The driver's and the device's event suppression structures take 4 bytes each, and are aligned to 4.
+#[test]
+fn c17_packed_addresses() {
+    let mut s = negotiated_packed(1);
+    let good = addr(0);
+    for bad in [
+        VringAddr { desc: good.desc + 8, ..good },
+        VringAddr { avail: good.avail + 2, ..good },
+        VringAddr { used: good.used + 2, ..good },
+    ] {
+        assert_eq!(s.ask(Request::SetVringAddr, &bad, vec![]), Ok(1), "{bad:?}");
+    }
+    assert_eq!(s.times("ring_alignment"), 3);
+    let end = VA + MEMORY;
+    for (place, due) in [
+        (VringAddr { desc: end - 255 * 16, avail: end - 4, used: end - 4, ..good }, 0),
+        (VringAddr { desc: end - 254 * 16, ..good }, 1),
+        (VringAddr { avail: end, ..good }, 1),
+        (VringAddr { used: VA - 4, ..good }, 1),
+    ] {
+        let mut s = negotiated_packed(1);
+        assert_eq!(s.state(Request::SetVringNum, 0, 255), Ok(0));
+        assert_eq!(s.ask(Request::SetVringAddr, &place, vec![]), Ok(0));
+        assert_eq!(s.ask(Request::SetVringKick, &0u64, vec![event()]), Ok(due), "{place:?}");
+        assert_eq!(s.slots[0].is_running(), due == 0);
+        assert_eq!(s.times("ring_outside_memory"), due);
+    }
+}
+
+/// A ring that ran as one format does not go on as the other where it stood, and not at all if its size is no size there.
+#[test]
+fn c18_another_format_while_running() {
+    let split = net::F_VERSION_1 | net::F_PROTOCOL_FEATURES;
+    let packed = split | net::F_RING_PACKED;
+    let mut s = running();
+    for (features, stands) in [(packed, 0x8000_8000), (split, 0)] {
+        assert_eq!(s.ask(Request::SetFeatures, &features, vec![]), Ok(0));
+        assert!(s.slots[0].is_running());
+        assert_eq!(s.vring_base(0).map(|state| state.num), Ok(stands));
+        assert_eq!(s.ask(Request::SetVringAddr, &addr(0), vec![]), Ok(0));
+        assert_eq!(s.ask(Request::SetVringKick, &0u64, vec![event()]), Ok(0));
+    }
+    assert_eq!(s.ask(Request::SetFeatures, &packed, vec![]), Ok(0));
+    assert_eq!(s.state(Request::SetVringNum, 0, 255), Ok(0));
+    assert!(s.slots[0].is_running());
+    assert_eq!(s.ask(Request::SetFeatures, &split, vec![]), Ok(0));
+    assert!(!s.slots[0].is_running());
+    assert_eq!(s.times("ring_size"), 1);
+}
+
+#[test]
 fn c16_bases() {
     let mut s = negotiated(1);
     assert_eq!(s.state(Request::SetVringBase, 0, 65_536), Ok(1));
