@@ -180,6 +180,22 @@ impl Mempool {
         self.data_room
     }
 
+    /// Bytes of headroom and data together of each mbuf: what lies from [`Mbuf::data_start`] of a fresh one minus
+    /// [`HEADROOM`] on, and belongs to whoever holds it.
+    #[must_use]
+    pub fn buffer_len(&self) -> usize {
+        self.stride - size_of::<Meta>()
+    }
+
+    /// The number, below [`total`](Self::total), of the mbuf whose buffer the byte `offset` of the zone lies in. For ports
+    /// that lend mbufs to somebody who names them by address; `None` for an address that is in no buffer.
+    #[inline]
+    #[must_use]
+    pub fn number_at(&self, offset: usize) -> Option<usize> {
+        let number = offset / self.stride;
+        (number < self.total && offset % self.stride >= size_of::<Meta>()).then_some(number)
+    }
+
     /// The memory the mbufs lie in.
     #[must_use]
     pub fn zone(&self) -> &Zone {

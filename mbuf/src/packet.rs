@@ -263,6 +263,23 @@ impl<'t> Mbuf<'t> {
         Ok(())
     }
 
+    /// Takes a chain apart: the first segment as a packet of its own, and the rest as another; none if there is no chain.
+    /// For transmit halves whose receiver names each segment by itself. A packet that is shared or has a tail comes back
+    /// whole.
+    pub fn unchain(mut self) -> (Self, Option<Mbuf<'static>>) {
+        if !self.is_unique() || self.has_tail() {
+            return (self, None);
+        }
+        let m = self.body_mut();
+        let rest_len = m.pkt_len - m.data_len;
+        let Some(rest) = m.next.take() else { return (self, None) };
+        m.pkt_len = m.data_len;
+        // SAFETY: the packet owned this segment alone, and has just let go of it.
+        let mut rest = unsafe { Mbuf::from_raw(rest) };
+        rest.body_mut().pkt_len = rest_len;
+        (self, Some(rest))
+    }
+
     /// The foreign memory that ends the packet.
     #[inline]
     #[must_use]
@@ -561,6 +578,29 @@ mod tests {
         assert!(b.set_tail(&tail));
         assert_eq!(b.own().err(), Some(NoMbufs), "one is left, and three are needed");
         assert_eq!(pool.balance().out, 3, "what was taken for it is back, and so is the packet");
+    }
+
+    #[test]
+    fn a_chain_comes_apart_into_what_it_was_made_of() {
+        let pool = pool(3);
+        let mut a = pool.alloc(1).unwrap();
+        for bytes in [&b"abc"[..], b"de", b"f"] {
+            let mut m = pool.alloc(1).unwrap_or_else(|_| unreachable!("there are three"));
+            m.append(bytes.len()).unwrap().copy_from_slice(bytes);
+            if bytes == b"abc" { a = m } else { a.chain(m).unwrap() }
+        }
+        assert_eq!(a.len(), 6);
+        let (a, rest) = a.unchain();
+        let (b, rest) = rest.unwrap().unchain();
+        let (c, rest) = rest.unwrap().unchain();
+        assert!(rest.is_none());
+        assert_eq!([a.len(), b.len(), c.len()], [3, 2, 1]);
+        assert_eq!([a.data(), b.data(), c.data()], [&b"abc"[..], b"de", b"f"]);
+        assert_eq!([a.segment_count(), b.segment_count()], [1, 1]);
+        let shared = a.share();
+        assert!(a.unchain().1.is_none());
+        drop((shared, b, c));
+        assert_eq!(pool.balance().free, 3);
     }
 
     #[test]
