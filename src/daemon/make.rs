@@ -1,6 +1,6 @@
 //! From a port's specification to the port.
 
-use pmd::vdev::{self, af_packet::AfPacketConfig, pcap::PcapConfig, tap::TapConfig};
+use pmd::vdev::{self, af_packet::AfPacketConfig, af_xdp::AfXdpConfig, pcap::PcapConfig, tap::TapConfig};
 use pmd::{Port, PortError};
 use vhost::{VhostUserPort, VhostUserSpec};
 
@@ -15,6 +15,7 @@ pub(crate) fn check_spec(spec: &PortSpec) -> Result<(), PortError> {
         VHOST_USER => vhost_user(rest).map(drop),
         "tap" => rest.parse::<TapConfig>().map(drop),
         "af_packet" => rest.parse::<AfPacketConfig>().map(drop),
+        "af_xdp" => rest.parse::<AfXdpConfig>().map(drop),
         "pcap" => rest.parse::<PcapConfig>().map(drop),
         "null" | "loopback" => vdev::from_spec(spec.kind(), rest).map(drop),
         _ => Err(unknown(spec.kind())),
@@ -52,9 +53,15 @@ mod tests {
 
     #[test]
     fn every_kind_is_known() {
-        for good in
-            ["vhost-user:/tmp/x,queues=2", "null", "loopback", "tap:t0", "af_packet:lo", "pcap:tx=/tmp/x"]
-        {
+        for good in [
+            "vhost-user:/tmp/x,queues=2",
+            "null",
+            "loopback",
+            "tap:t0",
+            "af_packet:lo",
+            "af_xdp:lo,copy",
+            "pcap:tx=/tmp/x",
+        ] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
         for (kind, _) in vdev::KINDS {

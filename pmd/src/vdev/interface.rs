@@ -75,7 +75,8 @@ impl Interface {
         PortError::Os { what: format!("cannot {what} interface {}", self.name), source }
     }
 
-    fn call(&self, number: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
+    /// Makes an interface call of this module's neighbours, with a request that names this interface.
+    pub(crate) fn call(&self, number: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
         // SAFETY: the socket is open; the kernel reads and writes at most the `ifreq` that is lent to it for the call.
         let done = unsafe { libc::ioctl(self.socket.as_raw_fd(), number as _, core::ptr::from_mut(request)) };
         if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

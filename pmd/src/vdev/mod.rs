@@ -7,12 +7,15 @@
 //! | [`pcap`] | `pcap:[rx=FILE][,tx=FILE][,loop]` | reads a capture, writes a capture |
 //! | [`tap`] | `tap:IFACE[,queues=N]` | a network interface of the kernel's, as a guest would have one |
 //! | [`af_packet`] | `af_packet:IFACE[,queues=N]` | an interface that exists already, by packet sockets |
+//! | [`af_xdp`] | `af_xdp:IFACE[,queues=N][,zero_copy\|copy]` | the same, by AF_XDP sockets: faster, and the host's stack gets nothing |
 //!
-//! Null and loopback make no system calls. Pcap, TAP and AF_PACKET live by them, in bursts where the kernel has such a
+//! Null and loopback make no system calls; AF_XDP one at the end of a burst, where the kernel asks for it. Pcap, TAP and AF_PACKET live by them, in bursts where the kernel has such a
 //! call: they are for tests, for the host's own traffic and for interfaces that have nothing better, not for line rate.
 
 pub mod af_packet;
+pub mod af_xdp;
 mod burst;
+mod ethtool;
 mod frame;
 mod interface;
 mod life;
@@ -34,6 +37,7 @@ pub const KINDS: &[(&str, &str)] = &[
     ("pcap", "pcap:[rx=FILE][,tx=FILE][,loop]"),
     ("tap", "tap:IFACE[,queues=N]"),
     ("af_packet", "af_packet:IFACE[,queues=N]"),
+    ("af_xdp", "af_xdp:IFACE[,queues=N][,zero_copy|copy]"),
 ];
 
 /// Makes the port that a specification names: `kind` is what stands before its first colon, `rest` what stands behind.
@@ -53,6 +57,7 @@ pub fn from_spec(kind: &str, rest: &str) -> Result<Box<dyn Port>, PortError> {
         "pcap" => Box::new(pcap::PcapPort::new(&rest.parse()?)?),
         "tap" => Box::new(tap::TapPort::new(&rest.parse()?)?),
         "af_packet" => Box::new(af_packet::AfPacketPort::new(&rest.parse()?)?),
+        "af_xdp" => af_xdp::port(&rest.parse()?)?,
         _ => return Err(unknown(kind)),
     })
 }
@@ -79,6 +84,9 @@ mod tests {
         assert!(refusal("tap", "t0,queues=0").contains("1 to 16"));
         assert!(refusal("tap", "t0,queue=2").contains("queues"));
         assert!(refusal("af_packet", "e/0").contains("e/0"));
+        assert!(refusal("af_xdp", "e0,queues=17").contains("1 to 16"));
+        assert!(refusal("af_xdp", "e0,fast").contains("zero_copy|copy"));
+        assert!(refusal("af_xdp", "e0,zero_copy,copy").contains("one of"));
         assert!(refusal("pcap", "").contains("rx=FILE"));
         assert!(refusal("pcap", "rx=/no/such/file").contains("/no/such/file"));
         assert!(refusal("pcap", "tx=a,loop").contains("loop"));

@@ -34,10 +34,17 @@ pub(crate) fn tcp_through(
 /// is done in software in between.
 pub(crate) fn joined(a: &mut dyn Port, b: &mut dyn Port, accepted: OffloadSet, work: impl FnOnce()) -> Seen {
     let pool = pool(4096);
-    let mut a = a.open(QueueEnv { pool, port: 1 }).unwrap();
-    let mut b = b.open(QueueEnv { pool, port: 2 }).unwrap();
+    let a = a.open(QueueEnv { pool, port: 1 }).unwrap();
+    let b = b.open(QueueEnv { pool, port: 2 }).unwrap();
+    let seen = joined_queues(a, b, accepted, work);
+    assert_eq!(pool.balance().out, 0, "all mbufs came home");
+    seen
+}
+
+/// The same with ports that are open, whose halves go at the end.
+pub(crate) fn joined_queues(mut a: Queues, mut b: Queues, accepted: OffloadSet, work: impl FnOnce()) -> Seen {
     let stop = AtomicBool::new(false);
-    let seen = thread::scope(|scope| {
+    thread::scope(|scope| {
         let lcore = scope.spawn(|| {
             let mut seen = Seen::default();
             while !stop.load(Ordering::Relaxed) {
@@ -52,10 +59,7 @@ pub(crate) fn joined(a: &mut dyn Port, b: &mut dyn Port, accepted: OffloadSet, w
         work();
         drop(stopping);
         lcore.join().unwrap()
-    });
-    drop((a, b));
-    assert_eq!(pool.balance().out, 0, "all mbufs came home");
-    seen
+    })
 }
 
 struct StopOnDrop<'a>(&'a AtomicBool);
@@ -115,8 +119,8 @@ fn pattern() -> Vec<u8> {
     (0..BYTES).map(|i| (i * 31 + i / 4096) as u8).collect()
 }
 
-/// The server in `b` sends back what it gets.
-fn transfer(a: &Namespace, b: &Namespace, server: SocketAddr) {
+/// Sends 8 MiB of TCP from `a` to a server in `b`, which sends back what it gets.
+pub(crate) fn transfer(a: &Namespace, b: &Namespace, server: SocketAddr) {
     let listener = b.run(|| TcpListener::bind(server).unwrap());
     thread::scope(|scope| {
         scope.spawn(move || {

@@ -9,7 +9,7 @@
 
 mod mmsg;
 mod rx;
-mod socket;
+pub(crate) mod socket;
 mod tx;
 
 use std::io;

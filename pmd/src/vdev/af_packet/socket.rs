@@ -25,15 +25,26 @@ pub(crate) fn open(index: u32) -> io::Result<OwnedFd> {
         // Needs CAP_NET_ADMIN; without it the default must do.
         let _ = set(&fd, libc::SOL_SOCKET, option, &BUFFER);
     }
+    set_promiscuous(&fd, index)?;
+    bind(&fd, index)?;
+    Ok(fd)
+}
+
+/// Opens a socket that gets nothing, and keeps interface `index` in promiscuous mode for as long as it is open.
+pub(crate) fn keep_promiscuous(index: u32) -> io::Result<OwnedFd> {
+    let fd = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+    set_promiscuous(&fd, index)?;
+    Ok(fd)
+}
+
+fn set_promiscuous(fd: &OwnedFd, index: u32) -> io::Result<()> {
     let everything = libc::packet_mreq {
         mr_ifindex: index as libc::c_int,
         mr_type: libc::PACKET_MR_PROMISC as libc::c_ushort,
         mr_alen: 0,
         mr_address: [0; 8],
     };
-    set(&fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &everything)?;
-    bind(&fd, index)?;
-    Ok(fd)
+    set(fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &everything)
 }
 
 /// Shares the incoming frames, by the hash of their flows, between the sockets of one group. The first one, without a
