@@ -4,6 +4,7 @@
 //! `cargo test --release --test e2e -- --ignored --test-threads=1`. Without `--ignored` none of them runs, and with it
 //! none is skipped: a test fails with the name of what is missing.
 
+mod af_xdp_needs_root;
 mod card;
 mod console;
 mod deadline;
@@ -11,6 +12,7 @@ mod four_queue_pairs_need_qemu;
 mod guest;
 mod lifecycle;
 mod machine;
+mod namespace;
 mod one_queue_pair_needs_qemu;
 mod polder;
 mod process;
