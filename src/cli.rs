@@ -196,7 +196,7 @@ pub(crate) enum NicCommand {
         /// Where it sits, for example 0000:01:10.0
         #[arg(value_name = "BDF")]
         bdf: Bdf,
-        /// Even if its interface is up: whoever is reached by it is cut off
+        /// Even if its interface is up, so that whoever is reached by it is cut off; and even if it is no network card
         #[arg(long)]
         force: bool,
     },

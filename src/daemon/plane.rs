@@ -10,7 +10,9 @@ use vswitch::{FdbConfig, IdlePolicy, LcoreConfig, PortId, Switch, SwitchConfig, 
 
 use super::make::make;
 use super::memory::make_pool;
+use crate::cli::MachineArgs;
 use crate::failure::Failure;
+use crate::nic::{Machine, warnings_at_start};
 use crate::settings::{Hugepages, Poll, PortName, PortSetting, PortSpec, Settings, SwitchSetting};
 
 /// A switch and its ports.
@@ -120,7 +122,17 @@ impl Plane {
             return Err(error);
         }
         self.ports().insert(name.clone(), Entry { id, spec: spec.clone(), port });
+        self.look_at_card(spec);
         Ok(())
+    }
+
+    /// Warns if the PF of a card that a port was added on holds it, or other VFs, to what does not suit a switch.
+    fn look_at_card(&self, spec: &PortSpec) {
+        let Some(bdf) = spec.card() else { return };
+        let cards: Vec<_> = self.ports().values().filter_map(|entry| entry.spec.card()).collect();
+        for warning in warnings_at_start(&Machine::new(MachineArgs::default()), bdf, &cards) {
+            tracing::warn!("{warning}");
+        }
     }
 
     /// Frees the number of a port that came to nothing.

@@ -58,7 +58,8 @@ pub(super) fn pool(read: impl Fn(&str) -> Option<String>) -> Option<(u64, u64)> 
     Some((number("nr_hugepages")?, number("free_hugepages")?))
 }
 
-/// Whether memory can be locked for so many cards: each has all packet memory pinned, and its own rings.
+/// Whether memory can be locked for so many cards: all reach the same packet memory, which is locked once, and each has
+/// rings of its own.
 pub(super) fn memlock(nics: usize) -> Check {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     memlock_of(nics as u64, getrlimit(Resource::Memlock).current, locks_without_limit(&status))
@@ -66,7 +67,7 @@ pub(super) fn memlock(nics: usize) -> Check {
 
 fn memlock_of(nics: u64, limit: Option<u64>, without_limit: bool) -> Check {
     const NAME: &str = "memlock";
-    let wanted = nics * (MemorySize::default().bytes() + RINGS);
+    let wanted = MemorySize::default().bytes() + nics * RINGS;
     match limit {
         None => Check::ok(NAME, "unlimited"),
         Some(_) if without_limit => Check::ok(NAME, "unlimited for who has CAP_IPC_LOCK, as this user has"),
@@ -75,7 +76,7 @@ fn memlock_of(nics: u64, limit: Option<u64>, without_limit: bool) -> Check {
         Some(bytes) => Check::warn(
             NAME,
             format!(
-                "{} KiB: {nics} network cards with {} MiB of packet memory need {} KiB",
+                "{} KiB may be locked; packet memory of {} MiB and the rings of network cards ({nics}) need {} KiB",
                 bytes >> 10,
                 MemorySize::default().bytes() >> 20,
                 wanted >> 10
@@ -118,7 +119,7 @@ mod tests {
         assert_eq!(memlock_of(1, Some(68 << 20), false).state, State::Ok);
         assert_eq!(memlock_of(1, None, false).state, State::Ok);
         let check = memlock_of(2, limit, false);
-        let needed = 2 * (64 + 4) * 1024;
+        let needed = (64 + 2 * 4) * 1024;
         assert!(check.mend.unwrap().contains(&format!("ulimit -l {needed} ")), "{}", check.found);
     }
 

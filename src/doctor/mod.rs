@@ -17,6 +17,7 @@ use crate::control::{Client, control_path};
 use crate::failure::Failure;
 use crate::nic::Machine;
 use crate::report::PortShow;
+use crate::settings::PortSpec;
 use nic::Nics;
 
 /// How a thing stands.
@@ -86,8 +87,8 @@ fn examine(machine: &Machine, control: &Path) -> Vec<Check> {
 fn ports_on_cards(control: &Path) -> Option<Vec<Bdf>> {
     let mut client = Client::connect(control.to_owned()).ok()?;
     let ports: Vec<PortShow> = client.call("port.list", &json!({})).ok()?;
-    let bdf = |port: &PortShow| port.spec.strip_prefix("vfio:")?.split(',').next()?.parse().ok();
-    Some(ports.iter().filter_map(bdf).collect())
+    let card = |port: &PortShow| port.spec.parse::<PortSpec>().ok()?.card();
+    Some(ports.iter().filter_map(card).collect())
 }
 
 fn as_text(checks: &[Check]) -> String {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use pmd::bus::pci::{Bdf, Function, IommuGroup};
 
+use super::verdict::{self, member_with_driver};
 use super::{GroupAccess, Machine};
 use crate::ask::print;
 use crate::failure::Failure;
@@ -44,14 +45,12 @@ pub(super) fn bind(machine: &Machine, bdf: Bdf, force: bool) -> Result<ExitCode,
 
 /// What can be done with the card now.
 fn bound(bdf: Bdf, group: &IommuGroup) -> String {
+    let option = if group.no_iommu { ",noiommu" } else { "" };
+    let number = group.number;
     let mut text =
-        format!("{bdf} is with vfio-pci, in group {}; use it as --port NAME=vfio:{bdf}\n", group.number);
+        format!("{bdf} is with vfio-pci, in group {number}; use it as --port NAME=vfio:{bdf}{option}\n");
     for member in group.in_the_way(bdf) {
-        let driver = member.driver.as_deref().unwrap_or_default();
-        text += &format!(
-            "{} is in the same group and with the kernel's {driver}; sudo polder nic bind {0}\n",
-            member.bdf
-        );
+        text += &format!("{} is in the same group; {}\n", member_with_driver(member), verdict::bind(member));
     }
     text
 }

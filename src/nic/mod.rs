@@ -9,13 +9,15 @@ mod known;
 mod machine;
 mod policy;
 mod show;
+mod start;
 mod survey;
 mod verdict;
 
 use std::process::ExitCode;
 
 pub(crate) use machine::{GroupAccess, Machine};
-pub(crate) use policy::{Policy, pf_obstacle};
+pub(crate) use policy::{Policy, in_the_way};
+pub(crate) use start::warnings_at_start;
 pub(crate) use survey::{Nic, survey};
 pub(crate) use verdict::{Obstacle, Verdict};
 

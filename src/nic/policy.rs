@@ -38,7 +38,7 @@ impl Policy {
             found.push(Obstacle::new(what, mend("spoofchk off")));
         }
         if vf.trusted == Some(false) {
-            let what = "it is not trusted: it may ask neither for further addresses nor for promiscuous mode";
+            let what = "it is not trusted: its PF may refuse it further addresses and promiscuous mode";
             found.push(Obstacle::new(what, mend("trust on")));
         }
         if vf.link == Some(LinkPolicy::Disable) {
@@ -57,8 +57,14 @@ impl Policy {
     }
 }
 
+/// What a VF that is to be a port has in its way, from its PF on.
+pub(crate) fn in_the_way(policy: Option<&Policy>, nic: &Nic) -> Vec<Obstacle> {
+    let of_pf = nic.pf.as_ref().and_then(pf_obstacle);
+    of_pf.into_iter().chain(policy.map(|policy| policy.obstacles(nic)).unwrap_or_default()).collect()
+}
+
 /// What of a PF's interface is in its VFs' way.
-pub(crate) fn pf_obstacle(pf: &Pf) -> Option<Obstacle> {
+fn pf_obstacle(pf: &Pf) -> Option<Obstacle> {
     let interface = pf.interfaces.first()?;
     let name = &interface.name;
     let (what, mend) = match (interface.up, interface.carrier) {

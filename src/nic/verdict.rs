@@ -1,6 +1,6 @@
 //! Whether Polder can drive a card, and if not: what is missing, and what mends it.
 
-use pmd::bus::pci::{Member, VFIO};
+use pmd::bus::pci::{Class, Member, VFIO};
 
 use super::known::{Driver, TRANSITIONAL};
 use super::machine::group_path;
@@ -124,7 +124,10 @@ fn group_not_viable(nic: &Nic) -> Option<Obstacle> {
 
 fn pf_with_vfio(nic: &Nic) -> Option<Obstacle> {
     let pf = nic.pf.as_ref().filter(|pf| pf.driver.as_deref() == Some(VFIO))?;
-    let what = format!("its PF {} is with vfio-pci, too: whoever has that one decides", pf.bdf);
+    let what = format!(
+        "its PF {} is with vfio-pci, too: it opens only with token=UUID, from the program that has that",
+        pf.bdf
+    );
     Some(Obstacle::new(what, format!("sudo polder nic unbind {}", pf.bdf)))
 }
 
@@ -140,6 +143,15 @@ fn no_access(nic: &Nic, machine: &Machine) -> Option<Obstacle> {
         GroupAccess::Broken(e) => {
             Some(Obstacle::new(format!("{path}: {e}"), "sudo modprobe -a vfio-pci vfio_iommu_type1"))
         }
+    }
+}
+
+/// What takes a member of a group out of the others' way.
+pub(super) fn bind(member: &Member) -> String {
+    if member.class.is_some_and(Class::is_network) {
+        format!("sudo polder nic bind {}", member.bdf)
+    } else {
+        format!("if the system can do without: sudo polder nic bind {} --force", member.bdf)
     }
 }
 

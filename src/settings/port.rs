@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use pmd::bus::pci::Bdf;
 use serde::{Deserialize, Serialize};
 
 use super::PortName;
@@ -48,6 +49,12 @@ impl PortSpec {
     /// What stands behind the first colon; empty if there is none.
     pub(crate) fn rest(&self) -> &str {
         self.0.split_once(':').map_or("", |(_, rest)| rest)
+    }
+
+    /// Where the card sits that it is a port on: of `vfio:BDF[,..]`.
+    pub(crate) fn card(&self) -> Option<Bdf> {
+        let rest = (self.kind() == "vfio").then(|| self.rest())?;
+        rest.split(',').next()?.parse().ok()
     }
 }
 
@@ -107,6 +114,13 @@ mod tests {
         assert_eq!((port.spec.kind(), port.spec.rest()), ("vhost-user", "/run/a=b:c,queues=2"));
         let null: PortSetting = "n=null".parse().unwrap();
         assert_eq!((null.spec.kind(), null.spec.rest()), ("null", ""));
+    }
+
+    #[test]
+    fn a_card_is_where_the_specification_says() {
+        let card = |text: &str| text.parse::<PortSpec>().unwrap().card().map(|bdf| bdf.to_string());
+        assert_eq!(card("vfio:01:10.0,queues=2").as_deref(), Some("0000:01:10.0"));
+        assert_eq!((card("vfio:x"), card("tap:01:10.0")), (None, None));
     }
 
     #[test]

@@ -92,9 +92,25 @@ fn what_a_vf_lacks_is_named_with_its_command() {
     let checks = told(&tree);
     assert_mend(&checks, "vfio-rights", "/dev/vfio/vfio", "sudo modprobe vfio");
     assert_mend(&checks, "nic", "0000:02:00.1 (e1000e)", "sudo polder nic bind 0000:02:00.1");
-    assert_mend(&checks, "nic", "0000:03:00.0", "sudo polder nic bind 0000:03:00.0");
+    assert_mend(
+        &checks,
+        "nic",
+        "0000:03:00.0 (Intel I350 VF): it is with the kernel's igbvf; sudo polder nic",
+        "",
+    );
     let mend = "echo 36 | sudo tee /sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages";
     assert_mend(&checks, "hugepages-node", "node 1", mend);
+}
+
+#[test]
+fn a_card_with_the_kernel_is_a_fault_only_if_all_are() {
+    let tree = Tree::new().drivers(&["vfio-pci"]);
+    tree.card("0000:03:00.0", "8086:1520").group(10).driven_by("igbvf");
+    assert_mend(&told(&tree), "nic", "with the kernel's igbvf", "sudo polder nic bind 0000:03:00.0");
+    tree.card("0000:03:00.2", "8086:1520").group(11).drive(Some("vfio-pci"));
+    let checks = told(&tree);
+    let first = &of(&checks, "nic")[0];
+    assert!(first.0.starts_with("0000:03:00.0") && first.1.is_empty(), "{first:?}");
 }
 
 #[test]

@@ -147,8 +147,12 @@ fn who_else_must_be_bound_is_told() {
     let _kernel = Kernel::start(&tree, &[]);
     tree.card("0000:02:00.0", "8086:1520").group(9).driven_by("igbvf");
     tree.card("0000:02:00.1", "8086:10d3").group(9).driven_by("e1000e");
+    tree.card("0000:02:00.2", "8086:2922").group(9).driven_by("ahci").file("class", "0x010601");
     let told = stdout(&on(&tree, &["bind", "02:00.0"]));
-    assert!(told.ends_with("the kernel's e1000e; sudo polder nic bind 0000:02:00.1\n"), "{told}");
+    let e1000e = "0000:02:00.1 (e1000e) is in the same group; sudo polder nic bind 0000:02:00.1\n";
+    let disk = "0000:02:00.2 (ahci) is in the same group; \
+                if the system can do without: sudo polder nic bind 0000:02:00.2 --force\n";
+    assert!(told.ends_with(&format!("{e1000e}{disk}")), "{told}");
 }
 
 #[test]

@@ -74,8 +74,10 @@ fn what_must_stay_is_refused_before_anything_is_touched() {
     tree.card("0000:04:00.0", "8086:10ca").driven_by("igbvf").group(7).interface("eth7", true);
     let with_vfs = tree.card("0000:05:00.0", "8086:10c9");
     with_vfs.driven_by("igb").group(8).sriov(7, "10ca").add_vf(0, "0000:05:10.0", "8086:10ca");
+    tree.card("0000:00:02.0", "1af4:1042").file("class", "0x010000").driven_by("virtio-pci").group(2);
     for (at, word) in [
         ("00:01.0", "bridge"),
+        ("00:02.0", "--force"),
         ("03:00.0", "polder doctor"),
         ("04:00.0", "ip link set eth7 down"),
         ("05:00.0", "polder nic vfs 0000:05:00.0 0"),

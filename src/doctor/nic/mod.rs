@@ -39,7 +39,9 @@ impl Nics {
         }
         let mut checks = vec![iommu::check(machine)];
         checks.extend(vfio::checks(machine));
-        checks.extend(self.all.iter().filter_map(card));
+        // Those that stay with the kernel beside one that does not are no fault.
+        let some_with_vfio = self.all.iter().any(Nic::is_with_vfio);
+        checks.extend(self.all.iter().filter_map(|nic| card(nic, some_with_vfio && !nic.is_with_vfio())));
         checks.extend(pages::checks(machine, &self.all));
         checks.extend(policy::checks(machine, &self.all, self.ports.as_deref()));
         checks
@@ -50,19 +52,20 @@ fn matters(nic: &Nic) -> bool {
     nic.ours_for_vfs().is_some() || (nic.ours.is_some() && nic.interface_up().is_none())
 }
 
-/// One card by itself; what is in every card's way is said elsewhere.
-fn card(nic: &Nic) -> Option<Check> {
+/// One card by itself; what is in every card's way is said elsewhere. `spare`: one that need not be usable.
+fn card(nic: &Nic, spare: bool) -> Option<Check> {
+    const NAME: &str = "nic";
     let at = format!("{} ({})", nic.bdf, nic.name);
     if nic.ours.is_none() {
         return Some(pf(nic, &at));
     }
-    match &nic.verdict.obstacle {
-        None => Some(Check::ok("nic", format!("{at}: usable"))),
-        Some(obstacle) if obstacle.of_machine => None,
-        Some(obstacle) => Some(match &obstacle.mend {
-            Some(mend) => Check::warn("nic", format!("{at}: {}", obstacle.what), mend),
-            None => Check::ok("nic", format!("{at}: {}", obstacle.what)),
-        }),
+    let Some(obstacle) = &nic.verdict.obstacle else { return Some(Check::ok(NAME, format!("{at}: usable"))) };
+    let found = format!("{at}: {}", obstacle.what);
+    match &obstacle.mend {
+        _ if obstacle.of_machine => None,
+        Some(mend) if spare => Some(Check::ok(NAME, format!("{found}; {mend}"))),
+        Some(mend) => Some(Check::warn(NAME, found, mend)),
+        None => Some(Check::ok(NAME, found)),
     }
 }
 

@@ -3,7 +3,7 @@
 use pmd::bus::pci::Bdf;
 
 use super::super::Check;
-use crate::nic::{Machine, Nic, Obstacle, Policy, pf_obstacle};
+use crate::nic::{Machine, Nic, Obstacle, Policy, in_the_way};
 
 /// What is in the way of VFs that are, or as far as is known might be, ports of a switch (`ports`: those that are); and of
 /// all others, whether they can forge.
@@ -23,11 +23,6 @@ pub(super) fn checks(machine: &Machine, nics: &[Nic], ports: Option<&[Bdf]>) -> 
         checks.extend(found.iter().map(|obstacle| warning(nic, obstacle)));
     }
     checks
-}
-
-fn in_the_way(policy: Option<&Policy>, nic: &Nic) -> Vec<Obstacle> {
-    let of_pf = nic.pf.as_ref().and_then(pf_obstacle);
-    of_pf.into_iter().chain(policy.map(|policy| policy.obstacles(nic)).unwrap_or_default()).collect()
 }
 
 fn warning(nic: &Nic, obstacle: &Obstacle) -> Check {

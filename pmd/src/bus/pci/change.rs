@@ -17,15 +17,16 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Sysfs {
     /// Takes a function from the kernel's driver and gives it to vfio-pci, where a program can open it. Nothing happens if
-    /// it is there already. A function whose interface is up is refused, unless `even_if_up`. Returns its group: all that
-    /// is [in the way](IommuGroup::in_the_way) must be given to vfio-pci as well.
+    /// it is there already. A function that is no network card, or whose interface is up, is refused unless `by_force`: it
+    /// may be the system's disk, or what its owner is reached by. Returns its group: all that is
+    /// [in the way](IommuGroup::in_the_way) must be given to vfio-pci as well.
     ///
     /// # Errors
     /// [`PciError`]; everything is as before then, or it is [`PciError::Halfway`].
-    pub fn bind_vfio(&self, bdf: Bdf, even_if_up: bool) -> Result<IommuGroup, PciError> {
+    pub fn bind_vfio(&self, bdf: Bdf, by_force: bool) -> Result<IommuGroup, PciError> {
         let function = self.function(bdf)?;
         if function.driver().as_deref() != Some(VFIO) {
-            check_takeable(&function, even_if_up)?;
+            check_takeable(&function, by_force)?;
             let before = Before::of(&function);
             hand_to_vfio(&function).map_err(|first| undone(first, before.restore(&function)))?;
         }
@@ -78,15 +79,19 @@ impl Sysfs {
 }
 
 /// Refuses what must stay with the kernel, or would find nobody to take it, before anything is touched.
-fn check_takeable(function: &Function, even_if_up: bool) -> Result<(), PciError> {
+fn check_takeable(function: &Function, by_force: bool) -> Result<(), PciError> {
     let bdf = function.bdf();
-    if function.class()?.is_bridge() {
+    let class = function.class()?;
+    if class.is_bridge() {
         return Err(PciError::Bridge(bdf));
+    }
+    if !class.is_network() && !by_force {
+        return Err(PciError::NotNetwork(bdf));
     }
     if let Some(sriov) = function.sriov().filter(|s| s.now > 0) {
         return Err(PciError::HasVfs { bdf, vfs: sriov.now });
     }
-    let up = function.interfaces()?.into_iter().find(|interface| interface.up && !even_if_up);
+    let up = function.interfaces()?.into_iter().find(|interface| interface.up && !by_force);
     if let Some(up) = up {
         return Err(PciError::InUse { bdf, interface: up.name });
     }

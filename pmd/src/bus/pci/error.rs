@@ -51,6 +51,11 @@ pub enum PciError {
     /// It is a bridge: other functions are reached through it.
     #[error("{0} is a bridge, which stays with the kernel; name the network card behind it")]
     Bridge(Bdf),
+    /// It is something else than a network card.
+    #[error(
+        "{0} is no network card but may be a disk or a console that the system needs; say --force if it does not"
+    )]
+    NotNetwork(Bdf),
     /// The kernel uses it, by an interface that is up.
     #[error(
         "{bdf} is the kernel's interface {interface}, which is up: whoever is reached by it would be cut off; \

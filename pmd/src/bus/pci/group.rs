@@ -1,7 +1,7 @@
 //! IOMMU groups: functions that the IOMMU cannot tell apart, so that VFIO gives all of them to a program or none.
 
 use super::sysfs::{entries, text};
-use super::{Bdf, PciError, Sysfs};
+use super::{Bdf, Class, Function, PciError, Sysfs};
 
 /// A group and who is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,9 +22,17 @@ pub struct Member {
     pub bdf: Bdf,
     /// The kernel's driver on it.
     pub driver: Option<String>,
+    /// What kind of thing it is, if sysfs tells.
+    pub class: Option<Class>,
 }
 
 impl Member {
+    fn read(sysfs: &Sysfs, bdf: Bdf) -> Self {
+        let function = sysfs.function(bdf).ok();
+        let driver = function.as_ref().and_then(Function::driver);
+        Self { bdf, driver, class: function.and_then(|f| f.class().ok()) }
+    }
+
     /// Whether the kernel gives the group away with this function in it: one that nobody drives, that VFIO has, or whose
     /// driver masters no memory (ports and bridges).
     #[must_use]
@@ -39,8 +47,7 @@ impl IommuGroup {
         let names = entries(&sysfs.path(format!("kernel/iommu_groups/{number}/devices")))?;
         let mut bdfs: Vec<Bdf> = names.iter().filter_map(|name| name.parse().ok()).collect();
         bdfs.sort_unstable();
-        let driver = |bdf| sysfs.function(bdf).ok().and_then(|f| f.driver());
-        let members = bdfs.into_iter().map(|bdf| Member { bdf, driver: driver(bdf) }).collect();
+        let members = bdfs.into_iter().map(|bdf| Member::read(sysfs, bdf)).collect();
         let name = text(&sysfs.path(format!("kernel/iommu_groups/{number}/name")));
         Ok(Self { number, members, no_iommu: name.as_deref() == Some("vfio-noiommu") })
     }

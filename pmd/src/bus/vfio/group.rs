@@ -201,7 +201,8 @@ mod tests {
     #[test]
     fn a_group_that_is_not_viable_names_who_is_to_blame_and_the_mend() {
         let bdf = |text: &str| text.parse::<Bdf>().unwrap();
-        let member = |text, driver: &str| Member { bdf: bdf(text), driver: Some(driver.to_owned()) };
+        let member =
+            |text, driver: &str| Member { bdf: bdf(text), driver: Some(driver.to_owned()), class: None };
         let members = vec![
             member("0000:00:1c.0", "pcieport"),
             member("0000:01:10.0", "vfio-pci"),
