@@ -2,6 +2,9 @@
 //!
 //! | from top to bottom | what it is |
 //! |---|---|
+//! | [`rfc2544`], [`rfc2889`] | benchmarks, by trials |
+//! | [`dut`] | the device under test: Polder in this process, or any behind its sockets |
+//! | [`chart`] | pictures |
 //! | [`run`] | endpoints in pairs, turned by a thread each CPU |
 //! | [`report`] | what came of it, as text and as JSON |
 //! | [`endpoint`] | a guest's driver on a vhost-user socket, or any port: sends its stream, checks its partner's |
@@ -10,12 +13,16 @@
 //! | [`pace`] | how fast |
 //! | [`cpu`] | where |
 
+pub mod chart;
 pub mod cpu;
+pub mod dut;
 pub mod endpoint;
 pub mod pace;
 pub mod pattern;
 pub mod probe;
 pub mod report;
+pub mod rfc2544;
+pub mod rfc2889;
 pub mod run;
 mod span;
 

@@ -1,0 +1,40 @@
+//! polder-perf: benchmarks of a switch, by one command each.
+//!
+//! ```text
+//! polder-perf bench                                 Polder in this process: RFC 2544 for all sizes, RFC 2889
+//! polder-perf bench --ports /tmp/a,/tmp/b           any device with two vhost-user ports
+//! ```
+
+mod bench;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Benchmarks of a switch.
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// RFC 2544: throughput, partial drop rate, latency, back-to-back; RFC 2889: address caching capacity, learning rate.
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let done = match Args::parse().command {
+        Command::Bench(args) => bench::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("polder-perf: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
