@@ -9,6 +9,7 @@ pub mod bus;
 pub mod counters;
 mod drop_reason;
 pub mod gate;
+pub mod igbvf;
 pub mod nic;
 pub mod offload;
 mod port;
