@@ -24,14 +24,14 @@ fn ram(bytes: usize) -> GuestRam {
 fn tx(config: RingConfig) -> (TxRing, Device) {
     let ram = ram(usize::from(config.size) * 512 + (4 << 20));
     let ring = TxRing::new(&ram, config).unwrap();
-    let device = Device::new(ring.queue().ring(), &ram, config.base);
+    let device = Device::new(ring.queue().split_ring().expect("a split ring"), &ram, config.base);
     (ring, device)
 }
 
 fn rx(config: RingConfig) -> (RxRing, Device) {
     let ram = ram(usize::from(config.size) * 512 + (4 << 20));
     let mut ring = RxRing::new(&ram, config).unwrap();
-    let device = Device::new(ring.queue().ring(), &ram, config.base);
+    let device = Device::new(ring.queue().split_ring().expect("a split ring"), &ram, config.base);
     ring.refill();
     (ring, device)
 }

@@ -126,8 +126,8 @@ fn frames_go_through_the_rings_that_were_told() {
     let mut net = VirtioNet::over(front, config).unwrap();
     let ram = net.ram().clone();
     let pair = &net.pairs()[0];
-    let mut tx = Device::new(pair.tx.queue().ring(), &ram, 0);
-    let mut rx = Device::new(pair.rx.queue().ring(), &ram, 0);
+    let mut tx = Device::new(pair.tx.queue().split_ring().expect("a split ring"), &ram, 0);
+    let mut rx = Device::new(pair.rx.queue().split_ring().expect("a split ring"), &ram, 0);
     assert!(pair.tx.queue().kicks_sent() == 1 && pair.rx.queue().kicks_sent() >= 1, "a kick starts a ring");
 
     let hdr = NetHdr { flags: 1, gso_type: 1, hdr_len: 54, gso_size: 1448, ..NetHdr::default() };

@@ -27,8 +27,8 @@ fn rig(kicks: Kicks) -> Rig {
     let (mut tx, mut rx) = (TxRing::new(&ram, config).unwrap(), RxRing::new(&ram, config).unwrap());
     tx.prepare(|_, _| 64);
     rx.refill();
-    let tx_device = Device::new(tx.queue().ring(), &ram, 0);
-    let mut rx_device = Device::new(rx.queue().ring(), &ram, 0);
+    let tx_device = Device::new(tx.queue().split_ring().expect("a split ring"), &ram, 0);
+    let mut rx_device = Device::new(rx.queue().split_ring().expect("a split ring"), &ram, 0);
     // All receive buffers carry a good header from the start; the device need only return them.
     for _ in 0..SIZE {
         let chain = rx_device.take().unwrap();

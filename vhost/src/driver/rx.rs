@@ -1,8 +1,9 @@
 //! A guest's receive ring.
 
 use super::net_hdr::NetHdr;
-use super::queue::{Direction, Queue, RingConfig, RingConfigError, RingError};
+use super::queue::{Direction, Queue};
 use super::ram::{GuestRam, Span};
+use super::ring_config::{RingConfig, RingConfigError, RingError};
 use crate::wire::net::{HDR_LEN, NUM_BUFFERS_OFFSET};
 
 /// A guest's receive ring: the device writes into what is posted here.
@@ -155,7 +156,7 @@ impl RxRing {
             }
             let hdr_len = self.queue.hdr_len;
             let more = if buffers > 1 { &self.more[..] } else { &[] };
-            each(&RxFrame { buffers: &self.queue.buffers, start, hdr_len, first_len: len - hdr_len, more });
+            each(&RxFrame { buffers: self.queue.buffers(), start, hdr_len, first_len: len - hdr_len, more });
             left -= buffers;
             frames += 1;
         }
@@ -181,7 +182,7 @@ impl RxRing {
             return Ok(1);
         }
         let num_buffers =
-            self.queue.buffers.load_u16(start + NUM_BUFFERS_OFFSET, core::sync::atomic::Ordering::Relaxed);
+            self.queue.buffers().load_u16(start + NUM_BUFFERS_OFFSET, core::sync::atomic::Ordering::Relaxed);
         if num_buffers == 0 || num_buffers > left {
             let at = self.queue.next_used().wrapping_sub(1);
             return Err(self.queue.latch(RingError::NumBuffers { at, num_buffers, there: left }));

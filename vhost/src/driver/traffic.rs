@@ -11,7 +11,7 @@
 //! Numbers are little-endian. In light mode there is no CRC, and one word of each frame is written and read.
 
 use super::net_hdr::NetHdr;
-use super::queue::RingError;
+use super::ring_config::RingError;
 use super::rx::RxFrame;
 use super::tx::{PostError, TxRing};
 

@@ -1,8 +1,9 @@
 //! A guest's transmit ring.
 
 use super::net_hdr::NetHdr;
-use super::queue::{Direction, Queue, RingConfig, RingConfigError, RingError};
+use super::queue::{Direction, Queue};
 use super::ram::{GuestRam, Span};
+use super::ring_config::{RingConfig, RingConfigError, RingError};
 
 /// A guest's transmit ring: the device reads what is posted here.
 ///
@@ -107,7 +108,7 @@ impl TxRing {
     fn frame(&self, slot: u16) -> TxFrame<'_> {
         let (start, hdr) = (self.queue.buffer(slot), self.queue.hdr_len);
         let room = self.queue.config().buffer_bytes as usize - hdr;
-        TxFrame { buffers: &self.queue.buffers, start, frame: start + hdr, room }
+        TxFrame { buffers: self.queue.buffers(), start, frame: start + hdr, room }
     }
 
     /// Writes each free slot by `write`, which gets a running number and the buffer and says how long the frame is. The

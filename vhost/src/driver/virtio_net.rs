@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::front_end::{FrontEnd, FrontEndError};
 use super::net_hdr::NetHdr;
-use super::queue::{Cut, Kicks, Queue, RingConfig, RingConfigError, RingError};
+use super::queue::Queue;
 use super::ram::{GuestRam, RamConfig, RamError, RamPages};
+use super::ring_config::{Cut, Kicks, RingConfig, RingConfigError, RingError};
 use super::rx::RxRing;
 use super::tx::{PostError, TxRing};
 use crate::wire::message::protocol;
@@ -34,7 +35,7 @@ impl Default for BufferConfig {
 /// What a [`VirtioNet`] is to be.
 #[derive(Clone, Copy, Debug)]
 pub struct VirtioNetConfig {
-    /// Descriptors of each ring.
+    /// Descriptors of each ring: a power of two, unless rings are packed (F_RING_PACKED among the features).
     pub queue_size: u16,
     /// Queue pairs.
     pub queue_pairs: u16,
@@ -52,7 +53,7 @@ pub struct VirtioNetConfig {
     pub pages: RamPages,
     /// Guest-physical address at which the RAM starts.
     pub gpa_base: u64,
-    /// First position of all rings.
+    /// First position of all rings, as in [`RingConfig`].
     pub base: u16,
     /// When to kick.
     pub kicks: Kicks,
@@ -270,7 +271,8 @@ impl VirtioNet {
         }
     }
 
-    /// Stops the rings in order and closes the connection. Returns where each vring stopped: its next available position.
+    /// Stops the rings in order and closes the connection. Returns where each vring stopped, as GET_VRING_BASE
+    /// says it.
     ///
     /// # Errors
     /// [`FrontEndError`]; the connection is closed all the same.
@@ -351,8 +353,8 @@ fn make_pair(ram: &GuestRam, config: &VirtioNetConfig, features: u64) -> Result<
 /// Tells the back end of one ring, its kick last: that one starts it.
 fn start_ring(front: &mut FrontEnd, index: u32, queue: &Queue) -> Result<(), FrontEndError> {
     front.set_vring_num(index, queue.config().size.into())?;
-    front.set_vring_base(index, queue.config().base.into())?;
-    front.set_vring_addr(queue.ring().addr(index))?;
+    front.set_vring_base(index, queue.base())?;
+    front.set_vring_addr(queue.addr(index))?;
     front.set_vring_call(index, Some(queue.call_fd()))?;
     front.set_vring_kick(index, Some(queue.kick_fd()))
 }

@@ -2,6 +2,8 @@
 //! what the driver is tested against.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod packed;
+
 use std::sync::atomic::{Ordering, fence};
 
 use vhost::driver::{GuestRam, SplitRing};

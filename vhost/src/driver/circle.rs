@@ -1,0 +1,110 @@
+//! Slots, which circulate between driver and device.
+//!
+//! Free and posted slots stand in one circle: those in `next_used..next_avail` are with the device, those from there on, as
+//! many as are left, are free. Positions count slots, on for ever.
+
+use super::ring_config::RingError;
+
+/// The circle, and what each slot says.
+#[derive(Debug)]
+pub(super) struct Circle {
+    slots: u16,
+    /// A slot a position; a power of two of them.
+    order: Box<[u16]>,
+    posted: Box<[bool]>,
+    /// Bytes that each slot's descriptors say: header and frame.
+    described: Box<[u32]>,
+    pub(super) next_avail: u16,
+    pub(super) published: u16,
+    pub(super) next_used: u16,
+}
+
+impl Circle {
+    /// `slots` free ones (not 0), of which the first is to be posted at position `base`.
+    pub(super) fn new(slots: u16, base: u16) -> Self {
+        let mut circle = Self {
+            slots,
+            order: vec![0; usize::from(slots).next_power_of_two()].into(),
+            posted: vec![false; slots.into()].into(),
+            described: vec![0; slots.into()].into(),
+            next_avail: base,
+            published: base,
+            next_used: base,
+        };
+        for slot in 0..slots {
+            let at = circle.index(base.wrapping_add(slot));
+            circle.order[at] = slot;
+        }
+        circle
+    }
+
+    #[inline(always)]
+    fn index(&self, at: u16) -> usize {
+        usize::from(at) & (self.order.len() - 1)
+    }
+
+    /// The slot that stands at position `at`.
+    #[inline(always)]
+    pub(super) fn slot_at(&self, at: u16) -> u16 {
+        self.order[self.index(at)]
+    }
+
+    /// Slots with the device.
+    #[inline(always)]
+    pub(super) fn in_flight(&self) -> u16 {
+        self.next_avail.wrapping_sub(self.next_used)
+    }
+
+    /// All slots.
+    #[inline(always)]
+    pub(super) fn slots(&self) -> u16 {
+        self.slots
+    }
+
+    /// Bytes that a slot's descriptors say.
+    #[inline(always)]
+    pub(super) fn described(&self, slot: u16) -> u32 {
+        self.described[usize::from(slot)]
+    }
+
+    pub(super) fn describe(&mut self, slot: u16, bytes: u32) {
+        debug_assert!(!self.posted[usize::from(slot)]);
+        self.described[usize::from(slot)] = bytes;
+    }
+
+    /// The next free slot, which is now posted.
+    #[inline(always)]
+    pub(super) fn post(&mut self, slot: u16) {
+        self.posted[usize::from(slot)] = true;
+        self.next_avail = self.next_avail.wrapping_add(1);
+    }
+
+    /// Whether a number that the device returned is that of a posted slot.
+    #[inline(always)]
+    pub(super) fn is_posted(&self, id: u32) -> bool {
+        self.posted.get(id as usize).is_some_and(|&posted| posted)
+    }
+
+    /// A posted slot is seen to be back; it is not free yet.
+    #[inline(always)]
+    pub(super) fn unpost(&mut self, slot: u16) {
+        self.posted[usize::from(slot)] = false;
+    }
+
+    /// The slot is free, as the one posted longest.
+    #[inline(always)]
+    pub(super) fn release(&mut self, slot: u16) {
+        self.posted[usize::from(slot)] = false;
+        // Behind all that are free.
+        let at = self.index(self.next_used.wrapping_add(self.slots));
+        self.order[at] = slot;
+        self.next_used = self.next_used.wrapping_add(1);
+    }
+
+    /// §2.7.9, §2.8.9: with IN_ORDER one used descriptor may stand for a batch: it names the batch's last slot, and those
+    /// before it count as used whole. How many those are, from position `at` on, of which `most` can be there.
+    pub(super) fn skipped(&self, at: u16, most: u16, named: u16) -> Result<u16, RingError> {
+        let found = (0..most).find(|&i| self.slot_at(at.wrapping_add(i)) == named);
+        found.ok_or(RingError::UsedId { at, id: named.into() })
+    }
+}
