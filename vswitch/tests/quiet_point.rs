@@ -46,7 +46,7 @@ fn run(lcores: usize, queues: usize, seed: u64) {
         assert!(got > 0 && totals.rx_packets == 3000 * (round + 1));
         assert_eq!(
             totals.rx_bytes,
-            net.ports.iter().flat_map(|p| &p.counters.rx).map(|q| q.bytes.get()).sum()
+            net.ports.iter().flat_map(|p| &p.counters.rx).map(|q| q.bytes.get()).sum::<u64>()
         );
     }
     let totals = net.totals();
