@@ -26,37 +26,37 @@ impl Driver {
 /// virtio-net as it was before virtio 1.0, with or without the modern interface beside (virtio 1.3 §4.1.2.3).
 pub(crate) const TRANSITIONAL: (u16, u16) = (0x1af4, 0x1000);
 
-/// Vendor, device, name, and the driver that would take it.
-type Known = (u16, u16, &'static str, Option<Driver>);
+/// Vendor, device, name.
+type Known = (u16, u16, &'static str);
 
 #[rustfmt::skip]
 const KNOWN: &[Known] = &[
-    (0x8086, 0x10c9, "Intel 82576", None),
-    (0x8086, 0x10ca, "Intel 82576 VF", Some(Driver::Igbvf)),
-    (0x8086, 0x10d3, "Intel 82574L", None),
-    (0x8086, 0x1520, "Intel I350 VF", Some(Driver::Igbvf)),
-    (0x8086, 0x1521, "Intel I350", None),
-    (0x8086, 0x1522, "Intel I350 fiber", None),
-    (0x8086, 0x1523, "Intel I350 backplane", None),
-    (0x8086, 0x10ed, "Intel 82599 VF", None),
-    (0x8086, 0x10fb, "Intel 82599 SFP+", None),
-    (0x8086, 0x1515, "Intel X540 VF", None),
-    (0x8086, 0x1533, "Intel I210", None),
-    (0x8086, 0x154c, "Intel X710 VF", None),
-    (0x8086, 0x1572, "Intel X710 SFP+", None),
-    (0x8086, 0x1592, "Intel E810-C", None),
-    (0x8086, 0x1593, "Intel E810-XXV", None),
-    (0x8086, 0x1889, "Intel adaptive VF", None),
-    (0x8086, 0x100e, "Intel 82540EM", None),
-    (0x15b3, 0x1015, "Mellanox ConnectX-4 Lx", None),
-    (0x15b3, 0x1016, "Mellanox ConnectX-4 Lx VF", None),
-    (0x15b3, 0x1017, "Mellanox ConnectX-5", None),
-    (0x15b3, 0x1018, "Mellanox ConnectX-5 VF", None),
-    (0x15b3, 0x101e, "Mellanox ConnectX VF", None),
-    (0x15ad, 0x07b0, "VMware vmxnet3", None),
-    (0x1af4, 0x1000, "virtio-net, transitional", Some(Driver::VirtioPci)),
-    (0x1af4, 0x1041, "virtio-net", Some(Driver::VirtioPci)),
-    (0x1d0f, 0xec20, "Amazon ENA", None),
+    (0x8086, 0x10c9, "Intel 82576"),
+    (0x8086, 0x10ca, "Intel 82576 VF"),
+    (0x8086, 0x10d3, "Intel 82574L"),
+    (0x8086, 0x1520, "Intel I350 VF"),
+    (0x8086, 0x1521, "Intel I350"),
+    (0x8086, 0x1522, "Intel I350 fiber"),
+    (0x8086, 0x1523, "Intel I350 backplane"),
+    (0x8086, 0x10ed, "Intel 82599 VF"),
+    (0x8086, 0x10fb, "Intel 82599 SFP+"),
+    (0x8086, 0x1515, "Intel X540 VF"),
+    (0x8086, 0x1533, "Intel I210"),
+    (0x8086, 0x154c, "Intel X710 VF"),
+    (0x8086, 0x1572, "Intel X710 SFP+"),
+    (0x8086, 0x1592, "Intel E810-C"),
+    (0x8086, 0x1593, "Intel E810-XXV"),
+    (0x8086, 0x1889, "Intel adaptive VF"),
+    (0x8086, 0x100e, "Intel 82540EM"),
+    (0x15b3, 0x1015, "Mellanox ConnectX-4 Lx"),
+    (0x15b3, 0x1016, "Mellanox ConnectX-4 Lx VF"),
+    (0x15b3, 0x1017, "Mellanox ConnectX-5"),
+    (0x15b3, 0x1018, "Mellanox ConnectX-5 VF"),
+    (0x15b3, 0x101e, "Mellanox ConnectX VF"),
+    (0x15ad, 0x07b0, "VMware vmxnet3"),
+    (0x1af4, 0x1000, "virtio-net, transitional"),
+    (0x1af4, 0x1041, "virtio-net"),
+    (0x1d0f, 0xec20, "Amazon ENA"),
 ];
 
 fn known(vendor: u16, device: u16) -> Option<&'static Known> {
@@ -64,8 +64,9 @@ fn known(vendor: u16, device: u16) -> Option<&'static Known> {
 }
 
 /// The driver of Polder's that would take a card with these IDs.
-pub(crate) fn driver_for(vendor: u16, device: u16) -> Option<Driver> {
-    known(vendor, device)?.3
+pub(crate) fn driver_for(ids: &PciIds) -> Option<Driver> {
+    let (igbvf, virtio) = (pmd::igbvf::matches(ids), pmd::virtio_pci::matches(ids));
+    igbvf.then_some(Driver::Igbvf).or(virtio.then_some(Driver::VirtioPci))
 }
 
 /// The names of cards.
@@ -122,6 +123,22 @@ mod tests {
         assert_eq!(name(0x8086, 0x10ca), "Intel 82576 VF");
         assert_eq!(name(0x8086, 0x1000), "First");
         assert_eq!(name(0x8086, 0xbeef), "8086:beef");
+    }
+
+    #[test]
+    fn cards_that_are_driven_have_names() {
+        let names = Names { list: None };
+        for (vendor, device, driver) in [
+            (0x8086, 0x10ca, Driver::Igbvf),
+            (0x8086, 0x1520, Driver::Igbvf),
+            (0x1af4, 0x1041, Driver::VirtioPci),
+            (0x1af4, 0x1000, Driver::VirtioPci),
+        ] {
+            let ids = PciIds { vendor, device, ..PciIds::default() };
+            assert_eq!(driver_for(&ids), Some(driver));
+            assert!(!names.name(&ids).contains(&format!("{device:04x}")), "{vendor:04x}:{device:04x}");
+        }
+        assert_eq!(driver_for(&PciIds { vendor: 0x8086, device: 0x10c9, ..PciIds::default() }), None);
     }
 
     #[test]

@@ -55,7 +55,8 @@ impl Nic {
 
     /// The driver of Polder's that would take its VFs.
     pub(crate) fn ours_for_vfs(&self) -> Option<Driver> {
-        driver_for(self.ids.vendor, self.sriov?.vf_device?)
+        let vf = PciIds { device: self.sriov?.vf_device?, ..self.ids };
+        driver_for(&vf)
     }
 
     fn read(machine: &Machine, names: &Names, function: &Function) -> Result<Self, PciError> {
@@ -71,7 +72,7 @@ impl Nic {
             pf: function.physfn().map(|pf| Pf::read(machine, pf, function)).transpose()?,
             sriov: function.sriov(),
             interfaces: function.interfaces()?,
-            ours: driver_for(ids.vendor, ids.device),
+            ours: driver_for(&ids),
             modern: transitional.then(|| modern(function)).flatten(),
             verdict: Verdict::default(),
         };

@@ -155,7 +155,8 @@ pub(super) fn bind(member: &Member) -> String {
     }
 }
 
-/// How a member of a group is shown: `0000:01:00.1 (e1000e)`.
+/// How a member of a group is shown: `0000:01:00.1 (e1000e)`, or without the driver that it has not.
 pub(super) fn member_with_driver(member: &Member) -> String {
-    format!("{} ({})", member.bdf, member.driver.as_deref().unwrap_or("no driver"))
+    let driver = member.driver.as_ref().map_or_else(String::new, |driver| format!(" ({driver})"));
+    format!("{}{driver}", member.bdf)
 }
