@@ -170,7 +170,7 @@ impl Plane {
 
 fn idle_policy(setting: SwitchSetting) -> IdlePolicy {
     match setting.poll {
-        Poll::Adaptive => IdlePolicy::Nap,
+        Poll::Adaptive => IdlePolicy::Adaptive,
         Poll::Always => IdlePolicy::Spin,
     }
 }

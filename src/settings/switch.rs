@@ -21,7 +21,7 @@ pub(crate) struct SwitchSetting {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Poll {
-    /// Polls on for a while, then sleeps 50 µs at a time.
+    /// Polls on for a while, then sleeps until a guest or a NIC has something.
     #[default]
     Adaptive,
     /// Polls on: lowest latency, a whole CPU.

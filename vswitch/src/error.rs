@@ -29,6 +29,9 @@ pub enum SwitchError {
     /// The system refused to start a thread.
     #[error("cannot start the lcore's thread: {0}")]
     Thread(std::io::Error),
+    /// The system refused what wakes a sleeping lcore.
+    #[error("cannot make what wakes an lcore: {0}; raise the limit of open files (ulimit -n)")]
+    Wake(std::io::Error),
     /// A number of the FDB's configuration is out of range.
     #[error("fdb {what} = {value} is out of range ({range})")]
     Fdb {

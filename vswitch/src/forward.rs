@@ -23,13 +23,15 @@ pub struct Input {
     memo: Memo,
     /// Visits in a row that found nothing.
     pub(crate) silent: u32,
+    /// Its signals wake its lcore.
+    pub(crate) watched: bool,
 }
 
 impl Input {
     /// Receive half `number` of `port`.
     #[must_use]
     pub fn new(port: PortId, number: usize, queue: Box<dyn RxQueue>) -> Self {
-        Self { port, number, queue, memo: Memo::default(), silent: 0 }
+        Self { port, number, queue, memo: Memo::default(), silent: 0, watched: false }
     }
 }
 
@@ -189,6 +191,11 @@ impl Forwarder {
     fn drop_all(&mut self, burst: &mut Burst<'_>, from: u16, reason: DropReason) {
         self.tally.input(from).drops[reason as usize].add(burst.len() as u64);
         burst.clear();
+    }
+
+    /// Whether other lcores handed something over.
+    pub(crate) fn has_handovers(&self) -> bool {
+        self.inlets.iter().any(|inlet| !inlet.ring.is_empty())
     }
 
     /// Sends what other lcores handed over, a burst from each of them; returns how many packets.

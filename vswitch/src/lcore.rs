@@ -13,6 +13,7 @@ use crate::forward::{Forwarder, Input};
 use crate::mailbox::Mailbox;
 use crate::meter::Meter;
 use crate::output::{Inlet, Output, TxSlot};
+use crate::sleep::{Doorbell, Patience, Sleeper};
 use crate::stats::LcoreTally;
 use crate::timer::TimerWheel;
 use crate::{Clock, IdlePolicy, LcoreConfig, SwitchError, cpu};
@@ -21,10 +22,12 @@ use crate::{Clock, IdlePolicy, LcoreConfig, SwitchError, cpu};
 /// have something: sixty idle guests shall not cost two busy ones their time.
 const SILENT: u32 = 64;
 const SILENT_EVERY: u32 = 4;
-/// Empty turns before an idle lcore lets others run, and before it sleeps.
-const YIELD_AFTER: u32 = 2_000;
-const SLEEP_AFTER: u32 = 20_000;
-const SLEEP: Duration = Duration::from_micros(50);
+/// Time without packets before an idle lcore lets others run, and before it sleeps: some times as long as a sleep costs, so
+/// that a steady stream is polled and a trickle is slept for.
+const YIELD_AFTER_NS: u64 = 50_000;
+const SLEEP_AFTER_NS: u64 = 200_000;
+/// A sleep that hears nothing.
+const NAP: Duration = Duration::from_micros(50);
 /// Receive halves that an lcore can take without allocating.
 const ROOM_FOR_INPUTS: usize = 1024;
 /// The timer wheel's tick.
@@ -66,6 +69,7 @@ pub(crate) struct Common {
 pub(crate) struct Lcore {
     pub(crate) config: LcoreConfig,
     pub(crate) tally: Arc<CachePadded<LcoreTally>>,
+    pub(crate) bell: Arc<Doorbell>,
     mailbox: Arc<Mailbox<Command>>,
     thread: JoinHandle<()>,
 }
@@ -76,7 +80,9 @@ impl Lcore {
         let (tally, mailbox) = (LcoreTally::new(), Arc::<Mailbox<Command>>::default());
         let (ready, started) = channel();
         let (cpu, common) = (config.cpu, common.clone());
-        let turner = Turner::new(&common, Arc::clone(&tally), Arc::clone(&mailbox), sweeps);
+        let bell = Arc::new(Doorbell::new().map_err(SwitchError::Wake)?);
+        let sleeper = Sleeper::new(Arc::clone(&bell)).map_err(SwitchError::Wake)?;
+        let turner = Turner::new(&common, Arc::clone(&tally), Arc::clone(&mailbox), sleeper, sweeps);
         let body = move || match settle(cpu, common.idle) {
             Ok(_identity) => {
                 // Nobody listens any more if the switch gave up starting.
@@ -91,12 +97,13 @@ impl Lcore {
         let name = format!("lcore{}", config.id);
         let thread = std::thread::Builder::new().name(name).spawn(body).map_err(SwitchError::Thread)?;
         started.recv().unwrap_or(Err(SwitchError::LcoreDied(config.id)))?;
-        Ok(Self { config: config.clone(), tally, mailbox, thread })
+        Ok(Self { config: config.clone(), tally, bell, mailbox, thread })
     }
 
     /// Puts a command into its mailbox and wakes it.
     pub(crate) fn post(&self, command: Command) {
         self.mailbox.post(command);
+        self.bell.ring();
         self.thread().unpark();
     }
 
@@ -136,12 +143,12 @@ impl Lcore {
     }
 }
 
-/// Gives the thread its CPU, an identity for the mempools' caches and, if it naps, a timer that is punctual.
+/// Gives the thread its CPU, an identity for the mempools' caches and, if it sleeps, a timer that is punctual.
 fn settle(cpu: Option<usize>, idle: IdlePolicy) -> Result<LcoreId, SwitchError> {
     if let Some(cpu) = cpu {
         cpu::pin(cpu)?;
     }
-    if idle == IdlePolicy::Nap {
+    if idle == IdlePolicy::Adaptive {
         // Without it naps last 50 us longer, which is no reason to fail.
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1_000));
     }
@@ -160,6 +167,8 @@ struct Turner {
     sweep: Sweep,
     fdb: Arc<Fdb>,
     idle: IdlePolicy,
+    sleeper: Sleeper,
+    patience: Patience,
     empty_turns: u32,
     turns: u32,
     stopped: bool,
@@ -170,6 +179,7 @@ impl Turner {
         common: &Common,
         tally: Arc<CachePadded<LcoreTally>>,
         mailbox: Arc<Mailbox<Command>>,
+        sleeper: Sleeper,
         sweeps: bool,
     ) -> Self {
         let mut wheel = TimerWheel::with_capacity(TIMERS);
@@ -188,6 +198,8 @@ impl Turner {
             sweep: Sweep::default(),
             fdb: Arc::clone(&common.fdb),
             idle: common.idle,
+            sleeper,
+            patience: Patience::default(),
             empty_turns: 0,
             turns: 0,
             stopped: false,
@@ -236,15 +248,42 @@ impl Turner {
     #[inline]
     fn rest(&mut self) {
         self.empty_turns = self.empty_turns.saturating_add(1);
-        if self.idle == IdlePolicy::Spin || self.empty_turns < YIELD_AFTER {
-            std::hint::spin_loop();
-        } else if self.empty_turns < SLEEP_AFTER {
-            std::thread::yield_now();
-        } else {
-            std::thread::park_timeout(SLEEP);
-            self.meter.look(false, &self.tally);
-            self.look_at_clock();
+        match self.meter.idle_for_ns() {
+            _ if self.idle == IdlePolicy::Spin => std::hint::spin_loop(),
+            ..YIELD_AFTER_NS => std::hint::spin_loop(),
+            YIELD_AFTER_NS..SLEEP_AFTER_NS => std::thread::yield_now(),
+            SLEEP_AFTER_NS.. => self.lie_down(),
         }
+    }
+
+    /// Sleeps until something comes or is due. If that is not possible, or does not pay, naps.
+    #[cold]
+    fn lie_down(&mut self) {
+        let may_sleep = self.patience.may_sleep(self.meter.now_ns(), self.tally.packets.get());
+        if !(may_sleep && self.sleep()) {
+            std::thread::park_timeout(NAP);
+        }
+        self.meter.look(false, &self.tally);
+        self.look_at_clock();
+    }
+
+    /// Arms all receive halves and sleeps. False if it is no use to try that again soon.
+    fn sleep(&mut self) -> bool {
+        let most = self.until_next_timer();
+        let Self { inputs, sleeper, patience, forwarder, mailbox, .. } = self;
+        // Those that nothing wakes for first: mostly they refuse.
+        let armed = inputs.iter_mut().all(|i| i.watched || i.queue.arm())
+            && inputs.iter_mut().all(|i| !i.watched || i.queue.arm());
+        if armed {
+            patience.slept(sleeper.sleep(most, || !forwarder.has_handovers() && !mailbox.has_mail()));
+        }
+        inputs.iter_mut().for_each(|input| input.queue.disarm());
+        armed || patience.try_again()
+    }
+
+    fn until_next_timer(&self) -> Duration {
+        let due_ns = self.wheel.next_tick().map_or(u64::MAX, |tick| tick.saturating_mul(TICK_NS));
+        Duration::from_nanos(due_ns.saturating_sub(self.clock.now_ns()))
     }
 
     /// Does what is due.
@@ -276,7 +315,10 @@ impl Turner {
                     let _ = done.send(());
                 }
                 Command::AddInputs { inputs, done } => {
-                    self.inputs.extend(inputs);
+                    self.inputs.extend(inputs.into_iter().map(|mut input| {
+                        input.watched = self.sleeper.watch(&*input.queue);
+                        input
+                    }));
                     let _ = done.send(());
                 }
                 Command::Detach { number, parts } => {
@@ -288,7 +330,8 @@ impl Turner {
     }
 
     fn detach(&mut self, number: u16) -> Parts {
-        let inputs = self.inputs.extract_if(.., |input| input.port.number() == number).collect();
+        let inputs: Vec<_> = self.inputs.extract_if(.., |input| input.port.number() == number).collect();
+        inputs.iter().for_each(|input| self.sleeper.unwatch(&*input.queue));
         let (txs, inlets) = self.forwarder.take_output(number);
         Parts { inputs, txs, inlets }
     }

@@ -26,6 +26,8 @@
 //! | F6 | the table's lock is given back, Release | F5 |
 //! | B1 | a mailbox's flag goes up, Release | B2 |
 //! | B2 | a mailbox's flag goes down, Acquire | B1 |
+//! | S1 | full fence between filling a ring to another lcore and reading whether it sleeps | S2 |
+//! | S2 | full fence between saying that an lcore sleeps and its last look into its rings | S1 |
 
 #![forbid(unsafe_code)]
 
@@ -45,6 +47,7 @@ mod meter;
 mod output;
 mod port_id;
 mod ports;
+mod sleep;
 mod stats;
 mod switch;
 mod timer;

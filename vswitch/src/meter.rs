@@ -13,11 +13,13 @@ pub(crate) struct Meter {
     last_ns: u64,
     busy: bool,
     turns: u32,
+    /// Since when nothing came.
+    idle_since_ns: u64,
 }
 
 impl Meter {
     pub(crate) fn new() -> Self {
-        Self { clock: Clock::default(), last_ns: 0, busy: false, turns: 0 }
+        Self { clock: Clock::default(), last_ns: 0, busy: false, turns: 0, idle_since_ns: 0 }
     }
 
     /// Notes a turn; whether it is time to look at the timers too.
@@ -38,6 +40,19 @@ impl Meter {
         let spent = now_ns.saturating_sub(self.last_ns);
         let sum = if self.busy { &tally.busy_ns } else { &tally.idle_ns };
         sum.add(spent);
+        if busy || self.busy {
+            self.idle_since_ns = now_ns;
+        }
         (self.last_ns, self.busy, self.turns) = (now_ns, busy, 0);
+    }
+
+    /// The time of the last look.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.last_ns
+    }
+
+    /// How long nothing has come, as of the last look.
+    pub(crate) fn idle_for_ns(&self) -> u64 {
+        self.last_ns - self.idle_since_ns
     }
 }

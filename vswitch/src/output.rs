@@ -1,5 +1,7 @@
 //! A port as one lcore sees it: the transmit halves that it owns, and the way to the lcore that owns the others.
 
+use std::sync::Arc;
+
 use mbuf::{Burst, MAX_BURST, Mbuf};
 use pmd::{DropReason, TxQueue};
 use ring::spsc::{Consumer, Producer};
@@ -7,6 +9,7 @@ use ring::spsc::{Consumer, Producer};
 use crate::flow::{flow_hash, pick};
 use crate::groups::{Groups, Places};
 use crate::hash::KeyedHash;
+use crate::sleep::Doorbell;
 use crate::stats::InputTally;
 
 /// Packets that fit into the ring from one lcore to a port that another one owns.
@@ -47,11 +50,44 @@ pub(crate) struct SendEnv<'e> {
     pub(crate) turn: u64,
 }
 
+/// The ring to another lcore.
+pub(crate) struct Handover {
+    ring: Producer<Mbuf<'static>>,
+    /// The other lcore's.
+    bell: Arc<Doorbell>,
+    /// Something was put in since the bell was rung.
+    filled: bool,
+}
+
+impl Handover {
+    pub(crate) fn new(ring: Producer<Mbuf<'static>>, bell: Arc<Doorbell>) -> Self {
+        Self { ring, bell, filled: false }
+    }
+
+    /// Puts a burst in: the packets outlive the turn, so they own their bytes first.
+    fn put(&mut self, burst: &mut Burst<'_>, scratch: &mut Vec<Mbuf<'static>>, tally: &InputTally) {
+        let (mut owned, lost) = std::mem::take(burst).own();
+        tally.drops[DropReason::NoMbufs as usize].add(lost as u64);
+        scratch.extend(owned.drain());
+        self.ring.enqueue_burst_from(scratch);
+        tally.drops[DropReason::HandoverFull as usize].add(scratch.len() as u64);
+        scratch.clear();
+        self.filled = true;
+    }
+
+    /// Ends a turn: the other lcore looks at what was put in.
+    fn flush(&mut self) {
+        if std::mem::take(&mut self.filled) {
+            self.bell.ring_if_asleep();
+        }
+    }
+}
+
 /// The way to one port.
 pub(crate) struct Output {
     txs: Vec<TxSlot>,
     /// To the lcore that owns the port's first transmit half; none if that is this one.
-    handover: Option<Producer<Mbuf<'static>>>,
+    handover: Option<Handover>,
     /// Places in `txs` of the halves that were ready in turn `asked`.
     ready: Vec<usize>,
     asked: u64,
@@ -59,7 +95,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    pub(crate) fn new(txs: Vec<TxSlot>, handover: Option<Producer<Mbuf<'static>>>) -> Self {
+    pub(crate) fn new(txs: Vec<TxSlot>, handover: Option<Handover>) -> Self {
         let ready = Vec::with_capacity(txs.len());
         Self { txs, handover, ready, asked: u64::MAX, used: false }
     }
@@ -90,7 +126,7 @@ impl Output {
         self.ask_ready(env.turn);
         match (&self.ready[..], &mut self.handover) {
             (&[one], _) => self.txs[one].send(burst),
-            (&[], Some(ring)) => hand_over(ring, burst, env.scratch, tally),
+            (&[], Some(handover)) => handover.put(burst, env.scratch, tally),
             (&[], None) => self.send_unready(burst, tally),
             _ => self.send_spread(burst, env.flow, env.places),
         }
@@ -135,27 +171,15 @@ impl Output {
             tx.used = false;
             tx.queue.flush();
         }
+        if let Some(handover) = &mut self.handover {
+            handover.flush();
+        }
     }
 
     /// Gives up the halves. The ring's other end keeps what is in it.
     pub(crate) fn into_txs(self) -> Vec<TxSlot> {
         self.txs
     }
-}
-
-/// Puts a burst into another lcore's ring: the packets outlive the turn, so they own their bytes first.
-fn hand_over(
-    ring: &mut Producer<Mbuf<'static>>,
-    burst: &mut Burst<'_>,
-    scratch: &mut Vec<Mbuf<'static>>,
-    tally: &InputTally,
-) {
-    let (mut owned, lost) = std::mem::take(burst).own();
-    tally.drops[DropReason::NoMbufs as usize].add(lost as u64);
-    scratch.extend(owned.drain());
-    ring.enqueue_burst_from(scratch);
-    tally.drops[DropReason::HandoverFull as usize].add(scratch.len() as u64);
-    scratch.clear();
 }
 
 /// The receiving end of a hand-over ring: packets to a port that this lcore owns.

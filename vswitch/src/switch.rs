@@ -10,7 +10,7 @@ use ring::Capacity;
 use crate::fdb::{Fdb, FdbConfig};
 use crate::forward::Input;
 use crate::lcore::{Command, Common, Lcore, Parts};
-use crate::output::{HANDOVER_CAPACITY, Inlet, Output, TxSlot};
+use crate::output::{HANDOVER_CAPACITY, Handover, Inlet, Output, TxSlot};
 use crate::ports::{PortInfo, Ports, State};
 use crate::stats::{LcoreStats, LcoreTally, PortStats, SwitchStats, Totals, fdb_stats};
 use crate::{Clock, PortId, SwitchError, cpu};
@@ -30,9 +30,10 @@ pub struct LcoreConfig {
 /// What an lcore does when nothing comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IdlePolicy {
-    /// Polls on, then lets others run, then sleeps 50 us at a time.
+    /// Polls on, then lets others run, then sleeps until something comes. As long as there is a receive half that nothing
+    /// wakes for, or a peer that wakes for nothing again and again, it sleeps 50 us at a time.
     #[default]
-    Nap,
+    Adaptive,
     /// Polls on: lowest latency, a whole CPU.
     Spin,
 }
@@ -241,10 +242,10 @@ impl Switch {
         let mut outputs = Vec::new();
         for (at, txs) in txs.into_iter().enumerate() {
             let mut handover = None;
-            if owner.is_some_and(|owner| owner != at) {
+            if let Some(owner) = owner.filter(|owner| *owner != at) {
                 let (to, from) = ring::spsc::channel(Capacity::PowerOfTwo(HANDOVER_CAPACITY))?;
                 inlets.push(Inlet { number: id.number(), ring: from });
-                handover = Some(to);
+                handover = Some(Handover::new(to, Arc::clone(&self.lcores[owner].bell)));
             }
             outputs.push((Output::new(txs, handover), Vec::new()));
         }

@@ -116,6 +116,15 @@ impl<T> TimerWheel<T> {
         }
     }
 
+    /// A tick before which no timer expires, the next one's or an earlier one. `None` if there are no timers.
+    #[must_use]
+    pub fn next_tick(&self) -> Option<u64> {
+        if self.lists[DUE].first != NONE {
+            return Some(self.now);
+        }
+        self.next_slot().map(|(_, start)| start)
+    }
+
     /// The slot that is next to come, and the tick at which it does.
     fn next_slot(&self) -> Option<(usize, u64)> {
         let level = (0..LEVELS).find(|level| self.occupied[*level] != 0)?;
@@ -236,6 +245,10 @@ mod tests {
                     Op::Cancel(_) => {}
                     Op::Advance(by) => {
                         now = now.saturating_add(by);
+                        let next = wheel.next_tick();
+                        prop_assert_eq!(next.is_some(), !model.is_empty());
+                        let first = model.keys().next().map(|(deadline, _)| *deadline);
+                        prop_assert!(next <= first, "{next:?} is behind {first:?}");
                         let mut fired = Vec::new();
                         while let Some(order) = wheel.pop_expired(now) {
                             fired.push(order);

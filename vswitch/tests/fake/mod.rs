@@ -3,12 +3,14 @@
 #![allow(unreachable_pub, reason = "a module of several test crates")]
 
 use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 use mbuf::{Burst, Mempool, MempoolConfig, PageSize, ZoneConfig};
+use pmd::alarm::Alarm;
 use pmd::{DropReason, PortCounters, QueueCounters, Queues, RxQueue, TxQueue};
 use vswitch::{
     Clock, FdbConfig, IdlePolicy, LcoreConfig, Mac, Placement, PortId, Switch, SwitchConfig, Totals,
@@ -35,10 +37,16 @@ pub struct Wire {
     pub flushes: AtomicU64,
     /// Times that packets were sent without a flush after them; read at a quiet point.
     pub unflushed: AtomicU64,
+    /// What wakes an lcore, of a port that one can sleep for.
+    signal: Option<Alarm>,
+    /// The lcore wants a signal; changes while `to_switch` is held.
+    armed: AtomicBool,
+    /// Signals that it got.
+    pub signals: AtomicU64,
 }
 
 impl Wire {
-    fn new() -> Arc<Self> {
+    fn new(sleepable: bool) -> Arc<Self> {
         Arc::new(Self {
             to_switch: Mutex::default(),
             from_switch: Mutex::default(),
@@ -47,11 +55,24 @@ impl Wire {
             ready: AtomicBool::new(true),
             flushes: AtomicU64::new(0),
             unflushed: AtomicU64::new(0),
+            signal: sleepable.then(|| Alarm::new().unwrap()),
+            armed: AtomicBool::new(false),
+            signals: AtomicU64::new(0),
         })
     }
 
     pub fn send(&self, frame: Vec<u8>) {
-        self.to_switch.lock().unwrap().push_back(frame);
+        let mut waiting = self.to_switch.lock().unwrap();
+        waiting.push_back(frame);
+        if self.armed.swap(false, SeqCst) {
+            self.signal();
+        }
+    }
+
+    /// Wakes the lcore, if it sleeps, with or without reason.
+    pub fn signal(&self) {
+        self.signals.fetch_add(1, SeqCst);
+        self.signal.as_ref().unwrap().raise();
     }
 
     pub fn waiting(&self) -> usize {
@@ -96,6 +117,21 @@ impl RxQueue for FakeRx {
 
     fn complete(&mut self) {
         self.incomplete = false;
+    }
+
+    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.wire.signal.as_ref().map(AsFd::as_fd)
+    }
+
+    fn arm(&mut self) -> bool {
+        let waiting = self.wire.to_switch.lock().unwrap();
+        self.wire.armed.store(self.wire.signal.is_some(), SeqCst);
+        self.wire.signal.is_some() && waiting.is_empty()
+    }
+
+    fn disarm(&mut self) {
+        let _waiting = self.wire.to_switch.lock().unwrap();
+        self.wire.armed.store(false, SeqCst);
     }
 }
 
@@ -151,10 +187,10 @@ pub struct FakePort {
 }
 
 impl FakePort {
-    pub fn new(id: PortId, queues: usize) -> Self {
+    pub fn new(id: PortId, queues: usize, sleepable: bool) -> Self {
         Self {
             id,
-            wires: (0..queues).map(|_| Wire::new()).collect(),
+            wires: (0..queues).map(|_| Wire::new(sleepable)).collect(),
             counters: PortCounters::new(queues, queues),
         }
     }
@@ -186,6 +222,8 @@ pub struct Net {
     pub switch: Switch,
     pub ports: Vec<FakePort>,
     pub clock: Clock,
+    /// Whether lcores can sleep for the ports that are added.
+    pub sleepable: bool,
 }
 
 impl Net {
@@ -196,8 +234,8 @@ impl Net {
     pub fn with_fdb(lcores: usize, fdb: FdbConfig) -> Self {
         let lcores = (0..lcores).map(|id| LcoreConfig { id, cpu: None }).collect();
         let clock = Clock::manual();
-        let config = SwitchConfig { lcores, fdb, idle: IdlePolicy::Nap, clock: clock.clone() };
-        Self { switch: Switch::start(config).unwrap(), ports: Vec::new(), clock }
+        let config = SwitchConfig { lcores, fdb, idle: IdlePolicy::Adaptive, clock: clock.clone() };
+        Self { switch: Switch::start(config).unwrap(), ports: Vec::new(), clock, sleepable: false }
     }
 
     /// With so many ports of one queue pair each.
@@ -211,7 +249,7 @@ impl Net {
 
     pub fn add(&mut self, name: &str, queues: usize, placement: &Placement) -> FakePort {
         let id = self.switch.reserve_port(name).unwrap();
-        let port = FakePort::new(id, queues);
+        let port = FakePort::new(id, queues, self.sleepable);
         self.switch.attach_placed(id, port.queues(), port.counters.clone(), placement).unwrap();
         self.ports.push(port.clone());
         port
