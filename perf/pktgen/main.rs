@@ -162,6 +162,7 @@ impl Args {
             rate: self.rate.frames(mean, self.line * 1e9),
             window: self.window,
             count: self.count,
+            busy: usize::MAX,
             // With a count, all frames count.
             warm_up: if self.count.is_some() { Duration::ZERO } else { warm_up },
             seconds: if self.count.is_some() { Duration::MAX / 4 } else { seconds },

@@ -3,9 +3,11 @@
 //! ```text
 //! polder-perf bench                                 Polder in this process: RFC 2544 for all sizes, RFC 2889
 //! polder-perf bench --ports /tmp/a,/tmp/b           any device with two vhost-user ports
+//! polder-perf peers --peers testpmd,polder,ovs      the same load through each, in turns
 //! ```
 
 mod bench;
+mod peers;
 mod table;
 
 use std::process::ExitCode;
@@ -23,12 +25,15 @@ struct Args {
 enum Command {
     /// RFC 2544: throughput, partial drop rate, latency, back-to-back; RFC 2889: address caching capacity, learning rate.
     Bench(bench::Args),
+    /// Polder beside its peers: the same generator, in turns, placement checked; medians and ratios.
+    Peers(peers::Args),
 }
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let done = match Args::parse().command {
         Command::Bench(args) => bench::run(&args),
+        Command::Peers(args) => peers::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,6 +2,7 @@
 //!
 //! | from top to bottom | what it is |
 //! |---|---|
+//! | [`compare`], [`peers`], [`placement`] | other devices, in turns with ours, while the machine holds still |
 //! | [`rfc2544`], [`rfc2889`] | benchmarks, by trials |
 //! | [`dut`] | the device under test: Polder in this process, or any behind its sockets |
 //! | [`chart`] | pictures |
@@ -14,11 +15,14 @@
 //! | [`cpu`] | where |
 
 pub mod chart;
+pub mod compare;
 pub mod cpu;
 pub mod dut;
 pub mod endpoint;
 pub mod pace;
 pub mod pattern;
+pub mod peers;
+pub mod placement;
 pub mod probe;
 pub mod report;
 pub mod rfc2544;

@@ -115,6 +115,7 @@ impl Bench<'_> {
             rate: None,
             window: None,
             count: None,
+            busy: usize::MAX,
             // Addresses are learned, caches warm.
             warm_up: config.trial / 5,
             seconds: config.trial,

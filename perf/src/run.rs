@@ -40,6 +40,8 @@ pub struct Plan {
     pub window: Option<u64>,
     /// Ends after so many frames each way.
     pub count: Option<u64>,
+    /// Endpoints that send; the ones behind them are silent.
+    pub busy: usize,
     /// Not counted.
     pub warm_up: Duration,
     /// Counted, unless `count` comes first.
@@ -250,10 +252,16 @@ fn turn_until(
         for _ in 0..turns {
             turn(plan, seats, now.as_nanos() as u64)?;
         }
-        for seat in &*seats {
+        for seat in &mut *seats {
+            if seat.number >= plan.busy {
+                // Floods come to the silent ones, too, and are taken off now and then.
+                seat.endpoint.turn(0, now.as_nanos() as u64)?;
+            }
             progress.publish(seat.number, seat.endpoint.counts());
         }
-        if plan.count.is_some_and(|count| seats.iter().all(|s| s.endpoint.counts().sent >= count)) {
+        if plan.count.is_some_and(|count| {
+            seats.iter().all(|s| s.number >= plan.busy || s.endpoint.counts().sent >= count)
+        }) {
             break;
         }
     }
@@ -265,6 +273,9 @@ fn turn_until(
 fn turn(plan: &Plan, seats: &mut [Seat], now_ns: u64) -> Result<(), String> {
     let bounded = plan.window.is_some() || plan.count.is_some();
     for i in 0..seats.len() {
+        if seats[i].number >= plan.busy {
+            continue;
+        }
         let mut most = seats[i].pace.due(now_ns);
         if bounded {
             most = most.min(allowed(plan, seats, i));
