@@ -313,15 +313,15 @@ impl<D: PciDevice> VirtioPci<D> {
     }
 }
 
-/// How many queue pairs to run: what the operator said, or all that the device has.
+/// How many queue pairs to run: what the operator said, or all that the device has. `num_queues` says nothing of them yet:
+/// QEMU's device has but one pair until multiqueue is agreed on.
 fn pairs<D: PciDevice>(t: &Transport<D>, options: &NicOptions, most: u16) -> Result<u16, NicError> {
-    let fits = (t.queues() / 2).max(1).min(most);
     match options.queues {
-        Some(n) if n > fits => {
-            Err(t.refused(format!("has {fits} queue pairs, not {n}: say queues={fits} or less")))
+        Some(n) if n > most => {
+            Err(t.refused(format!("has {most} queue pairs, not {n}: say queues={most} or less")))
         }
         Some(n) => Ok(n.max(1)),
-        None => Ok(fits),
+        None => Ok(most),
     }
 }
 

@@ -36,7 +36,6 @@ pub(super) mod common {
     pub(crate) const DRIVER_FEATURE_SELECT: usize = 0x08;
     pub(crate) const DRIVER_FEATURE: usize = 0x0c;
     pub(crate) const CONFIG_MSIX_VECTOR: usize = 0x10;
-    pub(crate) const NUM_QUEUES: usize = 0x12;
     pub(crate) const DEVICE_STATUS: usize = 0x14;
     pub(crate) const CONFIG_GENERATION: usize = 0x15;
     pub(crate) const QUEUE_SELECT: usize = 0x16;

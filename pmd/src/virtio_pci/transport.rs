@@ -139,11 +139,6 @@ impl<D: PciDevice> Transport<D> {
         if is_up { Link::Up } else { Link::Down }
     }
 
-    /// How many queues it has.
-    pub(super) fn queues(&self) -> u16 {
-        self.structures.common.read16(common::NUM_QUEUES)
-    }
-
     /// Has changes of the configuration signal a vector; false if the device cannot.
     pub(super) fn set_config_vector(&self, vector: u16) -> bool {
         self.structures.common.write16(common::CONFIG_MSIX_VECTOR, vector);

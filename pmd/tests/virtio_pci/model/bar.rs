@@ -78,11 +78,12 @@ impl ModelBar {
 impl State {
     fn read_common(&mut self, offset: usize, bytes: usize) -> u32 {
         let selected = self.queue_select;
-        let queue = self.queues.get(usize::from(selected));
+        // As in QEMU: without multiqueue agreed on there is one pair.
+        let has_pairs = self.config.max_pairs == 1 || self.accepted & feature::MQ != 0;
+        let queue = self.queues.get(usize::from(selected)).filter(|_| has_pairs || selected < 2);
         match (offset, bytes) {
             (0x04, 4) => half(self.offered(), self.device_select),
             (0x10, 2) => self.config_vector.into(),
-            (0x12, 2) => self.queues.len() as u32,
             (0x14, 1) => self.status.into(),
             (0x15, 1) => {
                 self.generation_reads += 1;
