@@ -71,7 +71,7 @@ fn open(spec: &str) -> Result<Box<dyn Port>, PortError> {
     let (kind, rest) = spec.split_once(':').unwrap_or((spec, ""));
     match kind {
         "vhost-user" => Ok(Box::new(VhostUserPort::new(&rest.parse()?)?)),
-        _ => pmd::vdev::from_spec(kind, rest),
+        _ => pmd::from_spec(kind, rest),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod counters;
 mod drop_reason;
 pub mod gate;
 pub mod igbvf;
+mod kinds;
 pub mod nic;
 pub mod offload;
 mod port;
@@ -19,4 +20,5 @@ pub mod wake;
 
 pub use counters::{Counter, PortCounters, QueueCounters};
 pub use drop_reason::DropReason;
+pub use kinds::{CardDriver, VfioConfig, from_spec, kinds};
 pub use port::{Link, Port, PortError, QueueEnv, Queues, RxQueue, TxQueue};

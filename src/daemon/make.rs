@@ -1,7 +1,7 @@
 //! From a port's specification to the port.
 
 use pmd::vdev::{self, af_packet::AfPacketConfig, af_xdp::AfXdpConfig, pcap::PcapConfig, tap::TapConfig};
-use pmd::{Port, PortError};
+use pmd::{Port, PortError, VfioConfig};
 use vhost::{VhostUserPort, VhostUserSpec};
 
 use crate::settings::PortSpec;
@@ -13,6 +13,7 @@ pub(crate) fn check_spec(spec: &PortSpec) -> Result<(), PortError> {
     let rest = spec.rest();
     match spec.kind() {
         VHOST_USER => vhost_user(rest).map(drop),
+        "vfio" => rest.parse::<VfioConfig>().map(drop),
         "tap" => rest.parse::<TapConfig>().map(drop),
         "af_packet" => rest.parse::<AfPacketConfig>().map(drop),
         "af_xdp" => rest.parse::<AfXdpConfig>().map(drop),
@@ -27,7 +28,7 @@ pub(super) fn make(spec: &PortSpec) -> Result<Box<dyn Port>, PortError> {
     check_spec(spec)?;
     match spec.kind() {
         VHOST_USER => Ok(Box::new(VhostUserPort::new(&vhost_user(spec.rest())?)?)),
-        kind => vdev::from_spec(kind, spec.rest()),
+        kind => pmd::from_spec(kind, spec.rest()),
     }
 }
 
@@ -36,7 +37,7 @@ fn vhost_user(rest: &str) -> Result<VhostUserSpec, PortError> {
 }
 
 fn unknown(kind: &str) -> PortError {
-    let forms: Vec<_> = vdev::KINDS.iter().map(|(_, form)| *form).collect();
+    let forms: Vec<_> = pmd::kinds().map(|(_, form)| form).collect();
     PortError::Spec(format!(
         "there is no port kind {kind:?}; there are: vhost-user:PATH[,queues=N][,client], {}",
         forms.join(", ")
@@ -61,10 +62,11 @@ mod tests {
             "af_packet:lo",
             "af_xdp:lo,copy",
             "pcap:tx=/tmp/x",
+            "vfio:01:10.0",
         ] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
-        for (kind, _) in vdev::KINDS {
+        for (kind, _) in pmd::kinds() {
             assert!(!check(kind).is_err_and(|e| e.contains("no port kind")), "{kind}");
         }
     }
@@ -79,6 +81,8 @@ mod tests {
             "vhost-user:/x,colour=red",
             "null:x",
             "tap",
+            "vfio:eth0",
+            "vfio:01:10.0,queues=0",
         ] {
             assert!(check(bad).is_err(), "{bad}");
         }

@@ -20,7 +20,7 @@ pub fn open_port(spec: &str) -> Result<Box<dyn Port>, PortError> {
     let (kind, rest) = spec.split_once(':').unwrap_or((spec, ""));
     match kind {
         "vhost-user" => Ok(Box::new(VhostUserPort::new(&rest.parse()?)?)),
-        _ => pmd::vdev::from_spec(kind, rest),
+        _ => pmd::from_spec(kind, rest),
     }
 }
 
