@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::capability::Bell;
-use super::virtqueue::{Piece, Virtqueue};
+use super::virtqueue::{Piece, Used, Virtqueue};
 use crate::bus::{BusError, DmaArea, PciDevice, Registers};
 
 /// Descriptors that it needs: one command's.
@@ -94,10 +94,10 @@ impl<V: Virtqueue, B: Registers> ControlQueue<V, B> {
     fn wait(&mut self) -> Answer {
         let end = Instant::now() + PATIENCE;
         loop {
-            match self.queue.take_used() {
-                Ok(Some(_)) => return self.answer(),
-                Ok(None) if Instant::now() < end => thread::sleep(Duration::from_micros(50)),
-                Ok(None) | Err(_) => return Answer::None,
+            match self.queue.take_used(&mut [Used::NONE]) {
+                Ok(1..) => return self.answer(),
+                Ok(0) if Instant::now() < end => thread::sleep(Duration::from_micros(50)),
+                Ok(0) | Err(_) => return Answer::None,
             }
         }
     }

@@ -105,25 +105,28 @@ impl Virtqueue for Packed {
         let (id, count) = (self.ids.next(0), pieces.len() as u16);
         assert!(count > 0 && pieces.len() <= self.free(), "{} pieces in {}", pieces.len(), self.free);
         for (i, piece) in (0..count).zip(pieces) {
-            let Place { slot, wrap } = self.avail.after(i, self.ring.size);
             let more = if i + 1 == count { 0 } else { DESC_NEXT };
-            let write = if piece.writable { DESC_WRITE } else { 0 };
-            let available = if wrap { DESC_AVAIL } else { DESC_USED };
-            let word = u64::from(piece.len) | u64::from(id) << ID_SHIFT | more | write | available;
-            let [addr, rest] = self.ring.desc(slot);
-            addr.store(piece.addr.0.to_le(), Ordering::Relaxed);
-            if self.held_back.is_none() {
-                self.held_back = Some((slot, word));
-            } else {
-                rest.store(word.to_le(), Ordering::Relaxed);
-            }
+            self.write(self.avail.after(i, self.ring.size), *piece, id, more);
         }
         self.ids.take(1);
         self.pieces[usize::from(id)] = count;
-        self.avail = self.avail.after(count, self.ring.size);
-        self.free -= count;
-        self.unpublished += count;
+        self.posted(count);
         id
+    }
+
+    #[inline]
+    fn post_each(&mut self, pieces: &[Piece], ids: &mut [u16]) {
+        let count = pieces.len() as u16;
+        assert!(pieces.len() <= self.free(), "{count} buffers in {}", self.free);
+        let mut at = self.avail;
+        for (i, (piece, id)) in (0..).zip(pieces.iter().zip(ids)) {
+            *id = self.ids.next(i);
+            self.pieces[usize::from(*id)] = 1;
+            self.write(at, *piece, *id, 0);
+            at = at.after(1, self.ring.size);
+        }
+        self.ids.take(count);
+        self.posted(count);
     }
 
     #[inline]
@@ -155,20 +158,17 @@ impl Virtqueue for Packed {
     }
 
     #[inline]
-    fn take_used(&mut self) -> Result<Option<Used>, RingFault> {
-        let last = match self.batch {
-            Some(last) => last,
-            None => match self.look()? {
-                Some(used) => used,
-                None => return Ok(None),
-            },
-        };
-        let used = if self.in_order { self.take_in_order(last)? } else { last };
-        let count = core::mem::take(&mut self.pieces[usize::from(used.id)]);
-        self.ids.give_back(used.id);
-        self.free += count;
-        self.used = self.used.after(count, self.ring.size);
-        Ok(Some(used))
+    fn take_used(&mut self, into: &mut [Used]) -> Result<usize, RingFault> {
+        for (n, place) in into.iter_mut().enumerate() {
+            match self.take_next() {
+                Ok(Some(used)) => *place = used,
+                Ok(None) => return Ok(n),
+                // It is found again when its turn comes.
+                Err(_) if n > 0 => return Ok(n),
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(into.len())
     }
 
     fn arm(&mut self) -> bool {
@@ -193,6 +193,41 @@ impl Virtqueue for Packed {
 }
 
 impl Packed {
+    /// Writes an available descriptor, or holds it back if it is the first that is not published.
+    #[inline(always)]
+    fn write(&mut self, at: Place, piece: Piece, id: u16, more: u64) {
+        let write = if piece.writable { DESC_WRITE } else { 0 };
+        let available = if at.wrap { DESC_AVAIL } else { DESC_USED };
+        let word = u64::from(piece.len) | u64::from(id) << ID_SHIFT | more | write | available;
+        let [addr, rest] = self.ring.desc(at.slot);
+        addr.store(piece.addr.0.to_le(), Ordering::Relaxed);
+        if self.held_back.is_none() {
+            self.held_back = Some((at.slot, word));
+        } else {
+            rest.store(word.to_le(), Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that `count` descriptors were written.
+    #[inline(always)]
+    fn posted(&mut self, count: u16) {
+        self.avail = self.avail.after(count, self.ring.size);
+        self.free -= count;
+        self.unpublished += count;
+    }
+
+    /// The next used buffer, if there is one.
+    #[inline(always)]
+    fn take_next(&mut self) -> Result<Option<Used>, RingFault> {
+        let next = if self.in_order { self.take_in_order()? } else { self.look()? };
+        let Some(used) = next else { return Ok(None) };
+        let count = core::mem::take(&mut self.pieces[usize::from(used.id)]);
+        self.ids.give_back(used.id);
+        self.free += count;
+        self.used = self.used.after(count, self.ring.size);
+        Ok(Some(used))
+    }
+
     /// A descriptor is used if both bits are as the wrap counter is (§2.8.1).
     #[inline(always)]
     fn is_used(&self, word: u64) -> bool {
@@ -201,7 +236,7 @@ impl Packed {
     }
 
     /// The next used descriptor, if there is one: read once, of a buffer that the device has.
-    #[inline]
+    #[inline(always)]
     fn look(&self) -> Result<Option<Used>, RingFault> {
         // ORDERING: N1 Acquire, pairs with the device's store of the used flags: ID, length and buffer after them. One load
         // has all three.
@@ -217,18 +252,20 @@ impl Packed {
     }
 
     /// With IN_ORDER one used descriptor stands for all buffers up to the one that it names (§2.8.7).
-    #[inline]
-    fn take_in_order(&mut self, last: Used) -> Result<Used, RingFault> {
+    fn take_in_order(&mut self) -> Result<Option<Used>, RingFault> {
+        let Some(last) = self.batch.map_or_else(|| self.look(), |last| Ok(Some(last)))? else {
+            return Ok(None);
+        };
         let id = self.ids.oldest();
         if id == last.id {
             self.batch = None;
-            return Ok(last);
+            return Ok(Some(last));
         }
         if self.pieces[usize::from(id)] == 0 {
             return Err(RingFault::UsedId);
         }
         self.batch = Some(last);
-        Ok(Used { id, len: WHOLE })
+        Ok(Some(Used { id, len: WHOLE }))
     }
 
     /// Whether the last `published` descriptors passed the one that the device wants to be kicked at (§2.8.10).

@@ -10,15 +10,13 @@ use mbuf::{Burst, Mbuf, NoMbufs};
 
 use super::capability::Bell;
 use super::header::{HDR_LEN, RxHeader};
-use super::virtqueue::{Piece, RingFault, Used, Virtqueue, WHOLE};
+use super::virtqueue::{BATCH, Piece, RingFault, Used, Virtqueue, WHOLE};
 use crate::bus::Registers;
 use crate::nic::Reach;
 use crate::offload::{OffloadSet, VirtioNetHdr, from_virtio_net};
 use crate::vdev::{MAX_FRAME, MIN_FRAME, admit, count};
 use crate::{DropReason, QueueCounters, QueueEnv};
 
-/// Buffers that are posted at once.
-const BATCH: usize = mbuf::MAX_BURST;
 /// Checks (one each 10 ms) during which a packet may stay unfinished: a device publishes all buffers of one at once
 /// (§5.1.6.4).
 const PATIENCE: u32 = 50;
@@ -109,9 +107,29 @@ impl<V: Virtqueue, B: Registers> Rx<V, B> {
         tally: &mut Tally,
         counters: &QueueCounters,
     ) -> Result<(), RingFault> {
-        while burst.room() > 0 {
-            let Some(used) = self.setup.queue.take_used()? else { break };
-            let mbuf = self.filled(used)?;
+        let mut used = [Used::NONE; BATCH];
+        loop {
+            // As many buffers as packets could come: more only if these were less than a packet each.
+            let room = burst.room();
+            let n = self.setup.queue.take_used(&mut used[..room])?;
+            self.take(&used[..n], burst, tally, counters)?;
+            if n < room || burst.room() == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes packets of used buffers, for all of which `burst` has room.
+    #[inline(always)]
+    fn take(
+        &mut self,
+        used: &[Used],
+        burst: &mut Burst<'_>,
+        tally: &mut Tally,
+        counters: &QueueCounters,
+    ) -> Result<(), RingFault> {
+        for used in used {
+            let mut mbuf = self.filled(*used)?;
             if self.unfinished.is_some() {
                 self.continued(mbuf, burst, tally, counters)?;
                 continue;
@@ -121,7 +139,6 @@ impl<V: Virtqueue, B: Registers> Rx<V, B> {
                 counters.drop_packets(DropReason::RxError, 1);
                 continue;
             };
-            let mut mbuf = mbuf;
             mbuf.trim_front(HDR_LEN);
             if self.setup.mergeable && num_buffers > 1 {
                 self.begun(mbuf, hdr, num_buffers)?;
@@ -229,21 +246,26 @@ impl<V: Virtqueue, B: Registers> Rx<V, B> {
         let batch = self.batch();
         let mut fresh = Burst::new();
         while self.setup.queue.free() >= batch && pool.alloc_bulk(&mut fresh, batch, port).is_ok() {
-            for mbuf in fresh.drain() {
-                self.post(mbuf);
-            }
+            self.post(&mut fresh);
         }
         self.setup.queue.publish();
     }
 
+    /// Posts fresh mbufs, each with room for the header in front of its data.
     #[inline(always)]
-    fn post(&mut self, mut mbuf: Mbuf<'static>) {
-        let headed = mbuf.prepend(HDR_LEN).is_some();
-        debug_assert!(headed, "a fresh mbuf has headroom");
-        let (start, room) = mbuf.spare();
-        let addr = self.setup.reach.iova_at(start);
-        let id = self.setup.queue.post(&[Piece { addr, len: room as u32, writable: true }]);
-        self.held[usize::from(id)] = Some(mbuf);
+    fn post(&mut self, fresh: &mut Burst<'static>) {
+        let mut pieces = [Piece { addr: mbuf::Iova(0), len: 0, writable: true }; BATCH];
+        let mut ids = [0; BATCH];
+        for (mbuf, piece) in fresh.iter_mut().zip(&mut pieces) {
+            let headed = mbuf.prepend(HDR_LEN).is_some();
+            debug_assert!(headed, "a fresh mbuf has headroom");
+            let (start, room) = mbuf.spare();
+            (piece.addr, piece.len) = (self.setup.reach.iova_at(start), room as u32);
+        }
+        self.setup.queue.post_each(&pieces[..fresh.len()], &mut ids);
+        for (mbuf, id) in fresh.drain().zip(ids) {
+            self.held[usize::from(id)] = Some(mbuf);
+        }
     }
 
     /// Looks after the ring between bursts.

@@ -102,6 +102,24 @@ impl Virtqueue for Split {
     }
 
     #[inline]
+    fn post_each(&mut self, pieces: &[Piece], ids: &mut [u16]) {
+        for (i, (piece, id)) in (0..).zip(pieces.iter().zip(ids)) {
+            let this = self.ids.next(i);
+            let [addr, rest] = self.ring.desc(this);
+            let write = if piece.writable { DESC_WRITE } else { 0 };
+            addr.store(piece.addr.0.to_le(), Ordering::Relaxed);
+            rest.store((u64::from(piece.len) | write).to_le(), Ordering::Relaxed);
+            self.ring.avail_entry(self.avail.wrapping_add(i)).store(this.to_le(), Ordering::Relaxed);
+            self.pieces[usize::from(this)] = 1;
+            *id = this;
+        }
+        let count = pieces.len() as u16;
+        self.ids.take(count);
+        self.avail = self.avail.wrapping_add(count);
+        self.outstanding += count;
+    }
+
+    #[inline]
     fn publish(&mut self) {
         if self.published != self.avail {
             self.published = self.avail;
@@ -127,18 +145,17 @@ impl Virtqueue for Split {
     }
 
     #[inline]
-    fn take_used(&mut self) -> Result<Option<Used>, RingFault> {
-        if self.seen == self.used && !self.look()? {
-            return Ok(None);
+    fn take_used(&mut self, into: &mut [Used]) -> Result<usize, RingFault> {
+        let known = self.look(into.len())?;
+        for (n, place) in into[..known].iter_mut().enumerate() {
+            match self.take_next() {
+                Ok(used) => *place = used,
+                // It is found again when its turn comes.
+                Err(_) if n > 0 => return Ok(n),
+                Err(fault) => return Err(fault),
+            }
         }
-        let entry = match self.batch {
-            Some(last) => last,
-            None => self.entry()?,
-        };
-        let used = if self.in_order { self.take_in_order(entry)? } else { entry };
-        self.used = self.used.wrapping_add(1);
-        self.take_back(used.id);
-        Ok(Some(used))
+        Ok(known)
     }
 
     fn arm(&mut self) -> bool {
@@ -171,25 +188,38 @@ impl Virtqueue for Split {
 }
 
 impl Split {
-    /// Looks for used buffers; whether there are any.
-    #[inline]
-    fn look(&mut self) -> Result<bool, RingFault> {
+    /// How many used buffers there are, at most `wanted`; looks again only if fewer are known.
+    #[inline(always)]
+    fn look(&mut self, wanted: usize) -> Result<usize, RingFault> {
+        let known = usize::from(self.seen.wrapping_sub(self.used));
+        if known >= wanted {
+            return Ok(wanted);
+        }
         // ORDERING: N1 Acquire, pairs with the device's store of used.idx (its V2): entries and buffers after idx.
         let idx = u16::from_le(self.ring.used_idx().load(Ordering::Acquire));
         let fresh = idx.wrapping_sub(self.used);
         if fresh > self.outstanding {
             return Err(RingFault::UsedIndex);
         }
-        if self.batch.is_some() {
+        if fresh == 0 && self.batch.is_some() {
             // It ended before the buffer that it named.
             return Err(RingFault::UsedId);
         }
         self.seen = idx;
-        Ok(fresh != 0)
+        Ok(wanted.min(usize::from(fresh)))
+    }
+
+    /// The next used buffer, which there is.
+    #[inline(always)]
+    fn take_next(&mut self) -> Result<Used, RingFault> {
+        let used = if self.in_order { self.take_in_order()? } else { self.entry()? };
+        self.used = self.used.wrapping_add(1);
+        self.take_back(used.id);
+        Ok(used)
     }
 
     /// The next used entry, read once, of a buffer that the device has.
-    #[inline]
+    #[inline(always)]
     fn entry(&self) -> Result<Used, RingFault> {
         let entry = u64::from_le(self.ring.used_entry(self.used).load(Ordering::Relaxed));
         let (id, len) = (entry as u32, (entry >> 32) as u32);
@@ -200,8 +230,11 @@ impl Split {
     }
 
     /// With IN_ORDER one entry stands for all buffers up to the one that it names (§2.7.9).
-    #[inline]
-    fn take_in_order(&mut self, last: Used) -> Result<Used, RingFault> {
+    fn take_in_order(&mut self) -> Result<Used, RingFault> {
+        let last = match self.batch {
+            Some(last) => last,
+            None => self.entry()?,
+        };
         let id = self.ids.oldest();
         if id == last.id {
             self.batch = None;
@@ -215,15 +248,16 @@ impl Split {
     }
 
     /// Frees a buffer's descriptors.
-    #[inline]
+    #[inline(always)]
     fn take_back(&mut self, head: u16) {
         let count = core::mem::take(&mut self.pieces[usize::from(head)]);
-        let mut at = head;
-        for _ in 0..count {
-            self.ids.give_back(at);
-            at = self.next[usize::from(at)];
-        }
         self.outstanding -= 1;
+        self.ids.give_back(head);
+        let mut at = head;
+        for _ in 1..count {
+            at = self.next[usize::from(at)];
+            self.ids.give_back(at);
+        }
     }
 }
 

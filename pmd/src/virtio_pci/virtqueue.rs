@@ -5,6 +5,9 @@ use mbuf::Iova;
 use super::features::Features;
 use crate::bus::{BusError, PciDevice};
 
+/// Most buffers in hand at once.
+pub(super) const BATCH: usize = mbuf::MAX_BURST;
+
 /// A piece of a buffer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Piece {
@@ -21,6 +24,11 @@ pub(super) struct Used {
     pub(super) id: u16,
     /// Bytes that the device says it wrote; [`WHOLE`] for all that there was room for.
     pub(super) len: u32,
+}
+
+impl Used {
+    /// To fill arrays with.
+    pub(super) const NONE: Self = Self { id: 0, len: 0 };
 }
 
 /// The length of a buffer that the device used up without saying so (§2.7.9: the skipped ones of a batch).
@@ -91,17 +99,24 @@ pub(super) trait Virtqueue: Send + Sized + 'static {
     /// If there are no pieces, or more than free descriptors.
     fn post(&mut self, pieces: &[Piece]) -> u16;
 
+    /// The same for many buffers of one piece each, at most as many as `ids` has room for what they are called.
+    ///
+    /// # Panics
+    /// If there are more than free descriptors.
+    fn post_each(&mut self, pieces: &[Piece], ids: &mut [u16]);
+
     /// Lets the device see all that was posted.
     fn publish(&mut self);
 
     /// Whether the device wants its doorbell rung for what was published since the last time that it was asked.
     fn wants_kick(&mut self) -> bool;
 
-    /// The next buffer that the device is done with.
+    /// The next buffers that the device is done with, as many as there are and `into` has room for; how many. A fault comes
+    /// after what came before it.
     ///
     /// # Errors
-    /// [`RingFault`]: the ring is broken.
-    fn take_used(&mut self) -> Result<Option<Used>, RingFault>;
+    /// [`RingFault`]: the ring is broken, at the first buffer.
+    fn take_used(&mut self, into: &mut [Used]) -> Result<usize, RingFault>;
 
     /// Asks the device to notify at the next used buffer; false, and not asked, if there is one already.
     fn arm(&mut self) -> bool;
