@@ -3,9 +3,9 @@
 use pmd::bus::pci::{IommuGroup, NetInterface};
 use serde_json::{Value, json};
 
+use super::Nic;
 use super::known::Driver;
 use super::verdict::member_with_driver;
-use super::{Nic, Verdict};
 use crate::report::Table;
 
 /// A line each, or one that says that there is none.
@@ -23,7 +23,7 @@ pub(super) fn as_table(nics: &[Nic]) -> String {
             group_cell(nic),
             vfs_cell(nic),
             link_cell(&nic.interfaces),
-            usable_cell(&nic.verdict),
+            usable_cell(nic),
         ]);
     }
     table.to_string()
@@ -65,15 +65,18 @@ fn link(interface: &NetInterface) -> &'static str {
     }
 }
 
-fn usable_cell(verdict: &Verdict) -> String {
-    let driver = verdict.driver.map_or("", Driver::name);
-    match &verdict.obstacle {
-        None => format!("yes, by {driver}"),
-        Some(obstacle) => {
-            let mend = obstacle.mend.as_ref().map_or_else(String::new, |mend| format!("; {mend}"));
-            format!("no: {}{mend}", obstacle.what)
-        }
-    }
+fn usable_cell(nic: &Nic) -> String {
+    let Some(obstacle) = &nic.verdict.obstacle else { return yes(nic) };
+    let mend = obstacle.mend.as_ref().map_or_else(String::new, |mend| format!("; {mend}"));
+    format!("no: {}{mend}", obstacle.what)
+}
+
+fn yes(nic: &Nic) -> String {
+    let driver = nic.verdict.driver.map_or("", Driver::name);
+    let unprotected = nic.group.as_ref().is_some_and(|group| group.no_iommu);
+    let how =
+        if unprotected { format!(", without an IOMMU: vfio:{},noiommu", nic.bdf) } else { String::new() };
+    format!("yes, by {driver}{how}")
 }
 
 /// One object on one line: `{"nics": [..]}`.
@@ -105,7 +108,8 @@ fn one_as_json(nic: &Nic) -> Value {
 
 fn group_as_json(nic: &Nic, group: &IommuGroup) -> Value {
     let member = |m: &pmd::bus::pci::Member| json!({ "bdf": m.bdf.to_string(), "driver": m.driver, "in_the_way": !m.lets_go() });
-    json!({ "number": group.number, "others": group.others(nic.bdf).map(member).collect::<Vec<_>>() })
+    let others: Vec<_> = group.others(nic.bdf).map(member).collect();
+    json!({ "number": group.number, "no_iommu": group.no_iommu, "others": others })
 }
 
 fn interface_as_json(interface: &NetInterface) -> Value {

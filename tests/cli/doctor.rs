@@ -128,6 +128,13 @@ fn what_the_machine_lacks_is_said_once() {
 }
 
 #[test]
+fn a_sysfs_that_cannot_be_read_is_told_of() {
+    let tree = with_vf();
+    std::fs::remove_file(tree.sys().join("bus/pci/devices/0000:01:10.0/device")).expect("remove a file");
+    assert_mend(&told(&tree), "nic", "0000:01:10.0/device", "sysfs");
+}
+
+#[test]
 fn a_pf_that_is_down_is_in_its_vfs_way() {
     let tree = Tree::new().drivers(&["vfio-pci"]);
     let pf = tree.card("0000:01:00.0", "8086:10c9");

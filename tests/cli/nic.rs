@@ -73,7 +73,7 @@ fn a_card_in_json() {
     let vf = nic(&machine(), "0000:01:10.0");
     let wanted = json!({
         "bdf": "0000:01:10.0", "name": "Intel 82576 VF", "vendor": "8086", "device": "10ca", "driver": "vfio-pci",
-        "numa_node": null, "iommu_group": { "number": 5, "others": [] }, "pf": "0000:01:00.0", "vf_number": 0,
+        "numa_node": null, "iommu_group": { "number": 5, "no_iommu": false, "others": [] }, "pf": "0000:01:00.0", "vf_number": 0,
         "vfs": null, "interfaces": [], "usable": true, "polder_driver": "igbvf", "why_not": null, "mend": null,
     });
     assert_eq!(vf, wanted);
@@ -118,6 +118,22 @@ fn what_keeps_a_card_from_use_is_said_with_the_command() {
     }
     fs::remove_dir_all(tree.sys().join("bus/pci/drivers/vfio-pci")).expect("unload a driver");
     assert_eq!(nic(&tree, "0000:01:10.2")["mend"], "sudo modprobe vfio-pci");
+}
+
+#[test]
+fn without_an_iommu_only_as_the_kernel_was_told() {
+    let tree = Tree::new().drivers(&["vfio-pci"]);
+    tree.card("0000:03:00.0", "8086:10ca").driven_by("igbvf");
+    assert!(assert_refused(&on(&tree, &["bind", "03:00.0"]), 1).contains("polder doctor"));
+    put(&tree.sys(), "module/vfio/parameters/enable_unsafe_noiommu_mode", "Y\n");
+    assert_eq!(nic(&tree, "0000:03:00.0")["mend"], "sudo polder nic bind 0000:03:00.0");
+    tree.card("0000:04:00.0", "8086:10ca").group(0).drive(Some("vfio-pci"));
+    put(&tree.sys(), "kernel/iommu_groups/0/name", "vfio-noiommu\n");
+    put(tree.root(), "dev/vfio/noiommu-0", "");
+    let table = stdout(&on(&tree, &["list"]));
+    assert!(table.contains("yes, by igbvf, without an IOMMU: vfio:0000:04:00.0,noiommu"), "{table}");
+    let told = stdout(&on(&tree, &["bind", "04:00.0"]));
+    assert!(told.contains("vfio:0000:04:00.0,noiommu"), "{told}");
 }
 
 #[test]

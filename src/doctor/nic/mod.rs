@@ -5,7 +5,7 @@ mod pages;
 mod policy;
 mod vfio;
 
-use pmd::bus::pci::Bdf;
+use pmd::bus::pci::{Bdf, PciError};
 
 use super::Check;
 use crate::nic::{Machine, Nic, survey};
@@ -15,14 +15,16 @@ pub(super) struct Nics {
     all: Vec<Nic>,
     /// Those that ports of a running switch are on; unknown if none runs.
     ports: Option<Vec<Bdf>>,
+    /// Why the look at them failed, if it did.
+    fault: Option<PciError>,
 }
 
 impl Nics {
     /// Looks for cards that Polder drives, or whose VFs it does, and that the kernel does not use.
     pub(super) fn find(machine: &Machine, ports: Option<Vec<Bdf>>) -> Self {
-        let mut all = survey(machine).unwrap_or_default();
+        let (mut all, fault) = survey(machine).map_or_else(|e| (Vec::new(), Some(e)), |all| (all, None));
         all.retain(matters);
-        Self { all, ports }
+        Self { all, ports, fault }
     }
 
     /// How many cards a switch would open as things are: at least one, if any matters.
@@ -34,6 +36,9 @@ impl Nics {
 
     /// All that there is to say.
     pub(super) fn checks(&self, machine: &Machine) -> Vec<Check> {
+        if let Some(fault) = &self.fault {
+            return vec![Check::warn("nic", fault.to_string(), "mount -t sysfs sysfs /sys")];
+        }
         if self.all.is_empty() {
             return Vec::new();
         }
