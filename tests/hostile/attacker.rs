@@ -1,15 +1,17 @@
 //! The attacker: a front end and a guest's driver in one, which writes what it likes.
 
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
-use rustix::event::{EventfdFlags, eventfd};
-use vhost::driver::{FrontEnd, GuestRam, NetHdr, RamConfig, Span, SplitRing};
+use vhost::driver::{FrontEnd, GuestRam, NetHdr, RamConfig, Span};
 use vhost::wire::message::protocol;
-use vhost::wire::net::{F_INDIRECT_DESC, F_MRG_RXBUF, F_PROTOCOL_FEATURES, F_VERSION_1, hdr_len};
-use vhost::wire::ring::{DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, DESC_SIZE, Desc, MAX_SIZE};
+use vhost::wire::net::{
+    F_INDIRECT_DESC, F_MRG_RXBUF, F_PROTOCOL_FEATURES, F_RING_PACKED, F_VERSION_1, hdr_len,
+};
+use vhost::wire::ring::{DESC_F_WRITE, DESC_SIZE, Desc, MAX_SIZE};
 
-use crate::scene::{PATIENCE, Scene, X, eventually};
+pub(crate) use crate::raw::{Raw, Side, event, set_entry};
+use crate::scene::{PATIENCE, Scene, X};
 
 /// Every byte of the attacker's RAM that it wrote nothing else to. As a frame it is one from and to 02:02:02:02:02:02,
 /// which the operator says is at `y`.
@@ -40,118 +42,29 @@ impl Default for Plan {
     }
 }
 
-/// Which ring of the attacker's first pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
-    /// The guest receives: vring 0.
-    Rx,
-    /// The guest sends: vring 1.
-    Tx,
-}
-
-impl Side {
-    /// As the port's details name it.
-    pub(crate) fn name(self) -> &'static str {
-        if self == Self::Rx { "rx0" } else { "tx0" }
+impl Plan {
+    /// The usual one, with packed rings.
+    pub(crate) fn packed() -> Self {
+        Self::default().with(F_RING_PACKED)
     }
 
-    pub(crate) fn index(self) -> u32 {
-        self as u32
+    /// With these features, too.
+    pub(crate) fn with(self, features: u64) -> Self {
+        Self { features: self.features | features, ..self }
     }
 
-    /// The flag that its buffers need.
-    pub(crate) fn flag(self) -> u16 {
-        if self == Self::Rx { DESC_F_WRITE } else { 0 }
-    }
-}
-
-pub(crate) fn event() -> OwnedFd {
-    eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).expect("eventfd")
-}
-
-/// A ring in memory and where its driver stands.
-#[derive(Debug)]
-pub(crate) struct Raw {
-    pub(crate) ring: SplitRing,
-    pub(crate) side: Side,
-    base: u16,
-    /// The next position of the available ring.
-    pub(crate) next: u16,
-    /// The next descriptor that [`Raw::post`] takes.
-    free: u16,
-    pub(crate) kick: OwnedFd,
-    pub(crate) call: OwnedFd,
-}
-
-impl Raw {
-    pub(crate) fn new(ram: &GuestRam, side: Side, size: u16, base: u16) -> Self {
-        let ring = SplitRing::alloc(ram, size).expect("room for a ring");
-        ring.set_avail_idx(base);
-        ring.set_used_idx(base);
-        Self { ring, side, base, next: base, free: 0, kick: event(), call: event() }
+    /// Without these features.
+    pub(crate) fn without(self, features: u64) -> Self {
+        Self { features: self.features & !features, ..self }
     }
 
-    /// Puts a head into the available ring without showing it.
-    pub(crate) fn stage(&mut self, head: u16) {
-        self.ring.set_avail_entry(self.next, head);
-        self.next = self.next.wrapping_add(1);
+    pub(crate) fn is_packed(&self) -> bool {
+        self.features & F_RING_PACKED != 0
     }
 
-    /// Shows what was staged.
-    pub(crate) fn publish(&self) {
-        self.ring.set_avail_idx(self.next);
-    }
-
-    pub(crate) fn offer(&mut self, head: u16) {
-        self.stage(head);
-        self.publish();
-    }
-
-    /// Writes a chain of these buffers into the next descriptors; the directions are as the ring has them unless given.
-    /// Returns its head.
-    pub(crate) fn lay(&mut self, buffers: &[Desc]) -> u16 {
-        let size = self.ring.size();
-        assert!(buffers.len() <= usize::from(size), "a chain longer than the ring");
-        if usize::from(self.free) + buffers.len() > usize::from(size) {
-            self.free = 0;
-        }
-        let head = self.free;
-        for (i, desc) in (head..).zip(buffers) {
-            let last = i + 1 == head + buffers.len() as u16;
-            let (more, next) = if last { (0, 0) } else { (DESC_F_NEXT, i + 1) };
-            self.ring.set_desc(i, Desc { flags: desc.flags | more, next, ..*desc });
-        }
-        self.free = head + buffers.len() as u16;
-        head
-    }
-
-    /// Offers a chain of these buffers.
-    pub(crate) fn post(&mut self, buffers: &[Desc]) -> u16 {
-        let head = self.lay(buffers);
-        self.offer(head);
-        head
-    }
-
-    /// Buffers that came back.
-    pub(crate) fn used(&self) -> u16 {
-        self.ring.used_idx().wrapping_sub(self.base)
-    }
-
-    /// Waits until `n` buffers came back; there must not be more. Their ids and lengths.
-    pub(crate) fn expect_used(&self, n: u16) -> Vec<(u32, u32)> {
-        eventually(&format!("{n} used on {}, not {}", self.side.name(), self.used()), || self.used() >= n);
-        assert_eq!(self.used(), n, "used on {}", self.side.name());
-        (0..n)
-            .map(|i| self.base.wrapping_add(i))
-            .map(|at| (self.ring.used_id(at), self.ring.used_len(at)))
-            .collect()
-    }
-
-    /// Begins anew at position `base`.
-    pub(crate) fn rebase(&mut self, base: u16) {
-        (self.base, self.next) = (base, base);
-        self.ring.set_used_idx(base);
-        self.ring.set_avail_idx(base);
+    /// The largest rings there are, and RAM for two of them.
+    pub(crate) fn largest(self) -> Self {
+        Self { size: MAX_SIZE, ram_bytes: 4 << 20, ..self }
     }
 }
 
@@ -191,9 +104,10 @@ impl Attacker {
             RamConfig { bytes: plan.ram_bytes, gpa_base: GPA, sealed: plan.sealed, ..RamConfig::default() };
         let ram = GuestRam::new(config).expect("RAM");
         front.set_mem_table(&[(ram.region(), ram.as_fd())]).expect("the table is sound");
-        let rx = Raw::new(&ram, Side::Rx, plan.size, plan.base);
-        let tx = Raw::new(&ram, Side::Tx, plan.size, plan.base);
-        let rings = (tx.ring.used.gpa() - GPA) as usize + tx.ring.used.len();
+        let rx = Raw::new(&ram, Side::Rx, &plan);
+        let tx = Raw::new(&ram, Side::Tx, &plan);
+        let rings =
+            tx.areas().1.iter().map(|area| (area.gpa() - GPA) as usize + area.len()).max().unwrap_or(0);
         ram.span(rings, ram.bytes() - rings).fill(0, ram.bytes() - rings, CANARY);
         Self { front, ram, rx, tx, plan, snapshot: Vec::new(), allowed: Vec::new() }
     }
@@ -206,9 +120,9 @@ impl Attacker {
     pub(crate) fn start_ring(&mut self, side: Side) {
         let (index, size) = (side.index(), self.plan.size);
         let raw = if side == Side::Rx { &self.rx } else { &self.tx };
-        let (addr, base) = (raw.ring.addr(index), raw.next);
+        let (addr, base) = (raw.addr(index), raw.vring_base());
         self.front.set_vring_num(index, size.into()).expect("NUM");
-        self.front.set_vring_base(index, base.into()).expect("BASE");
+        self.front.set_vring_base(index, base).expect("BASE");
         self.front.set_vring_addr(addr).expect("ADDR");
         self.front.set_vring_call(index, Some(raw.call.as_fd())).expect("CALL");
         self.front.set_vring_kick(index, Some(raw.kick.as_fd())).expect("KICK");
@@ -220,7 +134,8 @@ impl Attacker {
     /// Sets a ring up anew after it broke, from position `base` on: one message is enough.
     pub(crate) fn revive(&mut self, side: Side, base: u16) {
         self.side(side).rebase(base);
-        self.front.set_vring_base(side.index(), base.into()).expect("BASE");
+        let base = self.side(side).vring_base();
+        self.front.set_vring_base(side.index(), base).expect("BASE");
     }
 
     pub(crate) fn hdr_len(&self) -> usize {
@@ -250,16 +165,10 @@ impl Attacker {
         self.tx.post(&[buffer]);
     }
 
-    /// A table of descriptors in RAM, linked in order as far as flagged by the caller or by its place; returns the
-    /// descriptor that names it.
+    /// A table of descriptors in RAM, in order; returns the descriptor that names it.
     pub(crate) fn indirect(&self, buffers: &[Desc]) -> Desc {
         let table = self.ram.alloc(buffers.len() * DESC_SIZE, 64).expect("room for a table");
-        for (i, desc) in buffers.iter().enumerate() {
-            let more = if i + 1 < buffers.len() { DESC_F_NEXT } else { 0 };
-            let next = if more == 0 { desc.next } else { i as u16 + 1 };
-            set_entry(&table, i, Desc { flags: desc.flags | more, next, ..*desc });
-        }
-        Desc { addr: table.gpa(), len: table.len() as u32, flags: DESC_F_INDIRECT, next: 0 }
+        self.tx.write_table(&table, buffers)
     }
 
     /// `n` buffers of `len` bytes each for the RX ring, which the device may write; posts them.
@@ -281,8 +190,8 @@ impl Attacker {
     /// O5: from now on, what is not allowed must stay as it is.
     pub(crate) fn arm(&mut self) {
         self.allowed.clear();
-        for used in [self.rx.ring.used.clone(), self.tx.ring.used.clone()] {
-            self.allow(&used);
+        for area in [self.rx.areas().1, self.tx.areas().1].concat() {
+            self.allow(&area);
         }
         // What the attacker writes itself is no news: its own rings and all that it will hand out.
         self.snapshot.clear();
@@ -296,10 +205,10 @@ impl Attacker {
     }
 
     /// O5: takes the picture that the RAM is compared to. All that the attacker writes itself must be written by then, but
-    /// for its available rings.
+    /// for its available rings, or a packed ring's descriptors.
     pub(crate) fn picture(&mut self) {
         self.snapshot = self.look();
-        for own in [self.rx.ring.avail.clone(), self.tx.ring.avail.clone()] {
+        for own in [self.rx.areas().0, self.tx.areas().0].concat() {
             self.allow(&own);
         }
     }
@@ -360,13 +269,7 @@ pub(crate) fn cut(desc: Desc, piece: u32) -> Vec<Desc> {
     (0..desc.len).step_by(piece as usize).map(|at| part(desc, at, piece.min(desc.len - at))).collect()
 }
 
-/// Writes entry `i` of an indirect table.
-pub(crate) fn set_entry(table: &Span, i: usize, desc: Desc) {
-    table.store_u64(i * DESC_SIZE, desc.addr);
-    table.store_u64(i * DESC_SIZE + 8, desc.rest_word());
-}
-
 /// The largest ring there is, and RAM for two of them.
 pub(crate) fn largest() -> Plan {
-    Plan { size: MAX_SIZE, ram_bytes: 4 << 20, ..Plan::default() }
+    Plan::default().largest()
 }

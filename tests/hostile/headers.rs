@@ -3,13 +3,13 @@
 use pmd::DropReason;
 use vhost::driver::NetHdr;
 use vhost::wire::net::{
-    F_CSUM, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, GSO_ECN, GSO_TCPV4,
-    GSO_TCPV6, GSO_UDP, GSO_UDP_L4, HDR_F_NEEDS_CSUM,
+    F_CSUM, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4,
+    HDR_F_NEEDS_CSUM,
 };
 
 use crate::attacker::{Attacker, FEATURES, Plan, cut, part, read};
 use crate::frames::{ipv4, ipv6, plain, tcp, tcp4, udp};
-use crate::scene::{Scene, case};
+use crate::scene::{Scene, both, case};
 
 /// All offloads that a sender can negotiate.
 pub(crate) const OFFLOADS: u64 = FEATURES | F_CSUM | F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_ECN;
@@ -69,9 +69,9 @@ fn h01_header_sizes() {
     for (features, hdr_len) in
         [(0, 10), (F_MRG_RXBUF, 12), (F_VERSION_1, 12), (F_VERSION_1 | F_MRG_RXBUF, 12)]
     {
-        case(|scene| {
-            let features = features | F_PROTOCOL_FEATURES | F_INDIRECT_DESC;
-            let mut attacker = Attacker::start(scene, Plan { features, ..Plan::default() });
+        both(|scene, plan| {
+            let plan = plan.without(F_MRG_RXBUF | F_VERSION_1).with(features);
+            let mut attacker = Attacker::start(scene, plan);
             assert_eq!(attacker.hdr_len(), hdr_len);
             let frame = plain(15, 1);
             let whole = attacker.frame(&frame);
@@ -90,8 +90,8 @@ fn h01_header_sizes() {
 
 #[test]
 fn h02_no_longer_than_the_header() {
-    case(|scene| {
-        let mut attacker = Attacker::usual(scene);
+    both(|scene, plan| {
+        let mut attacker = Attacker::start(scene, plan);
         let whole = attacker.frame(&plain(60, 2));
         for len in 1..=12 {
             attacker.tx.post(&cut(part(whole, 0, len), 1));

@@ -1,31 +1,29 @@
 //! Indirect tables that lie: V2, V9, V22, V26, and P1's odd but legal ones.
 
-use vhost::wire::net::{F_MRG_RXBUF, F_PROTOCOL_FEATURES, F_VERSION_1};
+use vhost::wire::net::F_INDIRECT_DESC;
 use vhost::wire::ring::{DESC_F_INDIRECT, DESC_F_NEXT, DESC_SIZE, Desc};
 
 use crate::attacker::{Attacker, Plan, Side, cut, part, set_entry};
+use crate::chains::refused_in;
 use crate::frames;
-use crate::scene::case;
+use crate::scene::{Scene, both, case};
 
-/// Offers the descriptor that `lie` makes, on both rings; they stop for `fault`.
-fn refused(plan: Plan, fault: &str, lie: impl Fn(&mut Attacker, Side) -> Desc) {
-    case(|scene| {
-        let mut attacker = Attacker::start(scene, plan);
-        for side in [Side::Tx, Side::Rx] {
-            let desc = lie(&mut attacker, side);
-            attacker.side(side).ring.set_desc(0, desc);
-        }
-        attacker.picture();
-        attacker.tx.offer(0);
-        scene.expect_ring("tx0", fault);
-        attacker.tx.expect_used(0);
-        attacker.rx.offer(0);
-        scene.y_sends_plain(1, 60);
-        scene.expect_ring("rx0", fault);
-        attacker.rx.expect_used(0);
-        attacker.judge();
-        scene.expect_nothing_at_y();
+/// Offers the descriptors that `lie` makes, on both rings; they stop for `fault`.
+fn refused(scene: &mut Scene, plan: Plan, fault: &str, lie: impl Fn(&mut Attacker, Side) -> Vec<Desc>) {
+    refused_in(scene, plan, fault, |attacker, side| {
+        let chain = lie(attacker, side);
+        attacker.side(side).lay_raw(&chain)
     });
+}
+
+/// The same for one descriptor, in both formats.
+fn refused_in_both(fault: &str, lie: impl Fn(&mut Attacker, Side) -> Desc) {
+    both(|scene, plan| refused(scene, plan, fault, |attacker, side| vec![lie(attacker, side)]));
+}
+
+/// The same on split rings, where a table's entries name each other.
+fn refused_in_split(fault: &str, lie: impl Fn(&mut Attacker, Side) -> Desc) {
+    case(|scene| refused(scene, Plan::default(), fault, |attacker, side| vec![lie(attacker, side)]));
 }
 
 /// A table of two good halves of a buffer.
@@ -37,7 +35,7 @@ fn halves(attacker: &Attacker, side: Side) -> Desc {
 
 #[test]
 fn v02_next_beyond_the_table() {
-    refused(Plan::default(), "descriptor_index_out_of_range", |attacker, side| {
+    refused_in_split("descriptor_index_out_of_range", |attacker, side| {
         let whole = attacker.frame(&frames::plain(100, 2));
         // 2 is in the ring's own table, but not in this one.
         attacker.indirect(&[
@@ -49,7 +47,7 @@ fn v02_next_beyond_the_table() {
 
 #[test]
 fn v08_cycle_in_a_table() {
-    refused(Plan::default(), "chain_too_long", |attacker, side| {
+    refused_in_split("chain_too_long", |attacker, side| {
         let whole = Desc { flags: side.flag(), ..part(attacker.frame(&frames::plain(100, 8)), 0, 1) };
         attacker.indirect(&[whole, Desc { flags: whole.flags | DESC_F_NEXT, next: 0, ..whole }])
     });
@@ -58,8 +56,8 @@ fn v08_cycle_in_a_table() {
 /// As many entries as the ring has descriptors: legal.
 #[test]
 fn v09_table_as_long_as_the_ring() {
-    case(|scene| {
-        let mut attacker = Attacker::usual(scene);
+    both(|scene, plan| {
+        let mut attacker = Attacker::start(scene, plan);
         let frame = frames::plain(256 - 12, 9);
         let table = attacker.indirect(&cut(attacker.frame(&frame), 1));
         attacker.tx.post(&[table]);
@@ -70,7 +68,7 @@ fn v09_table_as_long_as_the_ring() {
 
 #[test]
 fn v09_table_longer_than_the_ring() {
-    refused(Plan::default(), "bad_indirect_table", |attacker, side| {
+    refused_in_both("bad_indirect_table", |attacker, side| {
         let whole = attacker.frame(&frames::plain(257 - 12, 9));
         attacker.indirect(&cut(Desc { flags: side.flag(), ..whole }, 1))
     });
@@ -78,7 +76,7 @@ fn v09_table_longer_than_the_ring() {
 
 #[test]
 fn v26_table_within_a_table() {
-    refused(Plan::default(), "bad_indirect_table", |attacker, side| {
+    refused_in_both("bad_indirect_table", |attacker, side| {
         let inner = halves(attacker, side);
         attacker.indirect(&[inner])
     });
@@ -86,7 +84,7 @@ fn v26_table_within_a_table() {
 
 #[test]
 fn v26_table_chained_on() {
-    refused(Plan::default(), "bad_indirect_table", |attacker, side| {
+    refused_in_both("bad_indirect_table", |attacker, side| {
         let table = halves(attacker, side);
         Desc { flags: DESC_F_INDIRECT | DESC_F_NEXT, next: 1, ..table }
     });
@@ -95,24 +93,18 @@ fn v26_table_chained_on() {
 #[test]
 fn v26_length_is_no_multiple_of_16() {
     for off in [1, 8, 15, 17] {
-        refused(Plan::default(), "bad_indirect_table", |attacker, side| Desc {
-            len: off,
-            ..halves(attacker, side)
-        });
+        refused_in_both("bad_indirect_table", |attacker, side| Desc { len: off, ..halves(attacker, side) });
     }
 }
 
 #[test]
 fn v26_empty_table() {
-    refused(Plan::default(), "bad_indirect_table", |attacker, side| Desc {
-        len: 0,
-        ..halves(attacker, side)
-    });
+    refused_in_both("bad_indirect_table", |attacker, side| Desc { len: 0, ..halves(attacker, side) });
 }
 
 #[test]
 fn v26_table_of_4_gib() {
-    refused(Plan::default(), "bad_indirect_table", |attacker, side| Desc {
+    refused_in_both("bad_indirect_table", |attacker, side| Desc {
         len: 0xffff_fff0,
         ..halves(attacker, side)
     });
@@ -120,7 +112,7 @@ fn v26_table_of_4_gib() {
 
 #[test]
 fn v26_table_outside_of_memory() {
-    refused(Plan::default(), "buffer_outside_memory", |attacker, side| Desc {
+    refused_in_both("buffer_outside_memory", |attacker, side| Desc {
         addr: 0x1000,
         ..halves(attacker, side)
     });
@@ -128,20 +120,21 @@ fn v26_table_outside_of_memory() {
 
 #[test]
 fn v26_not_negotiated() {
-    let features = F_VERSION_1 | F_MRG_RXBUF | F_PROTOCOL_FEATURES;
-    refused(Plan { features, ..Plan::default() }, "bad_indirect_table", |attacker, side| {
-        halves(attacker, side)
+    both(|scene, plan| {
+        let plan = plan.without(F_INDIRECT_DESC);
+        refused(scene, plan, "bad_indirect_table", |attacker, side| vec![halves(attacker, side)]);
     });
 }
 
 /// A table in the middle of a chain of the ring's own descriptors.
 #[test]
 fn v26_table_behind_a_plain_descriptor() {
-    refused(Plan::default(), "bad_indirect_table", |attacker, side| {
-        let table = halves(attacker, side);
-        attacker.side(side).ring.set_desc(1, table);
-        let whole = attacker.frame(&frames::plain(100, 26));
-        Desc { flags: side.flag() | DESC_F_NEXT, next: 1, ..part(whole, 0, 20) }
+    both(|scene, plan| {
+        refused(scene, plan, "bad_indirect_table", |attacker, side| {
+            let table = halves(attacker, side);
+            let whole = attacker.frame(&frames::plain(100, 26));
+            vec![Desc { flags: side.flag() | DESC_F_NEXT, next: 1, ..part(whole, 0, 20) }, table]
+        });
     });
 }
 

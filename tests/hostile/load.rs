@@ -8,20 +8,22 @@ use vhost::VhostUserSpec;
 use vhost::driver::{
     BufferConfig, FrontEnd, GuestRam, NetHdr, RamConfig, SplitRing, VirtioNet, VirtioNetConfig,
 };
-use vhost::wire::net::F_MQ;
+use vhost::wire::net::{F_MQ, F_RING_PACKED};
 use vhost::wire::ring::MAX_SIZE;
 
 use crate::attacker::{self, Attacker, FEATURES, Plan, event, largest};
 use crate::frames;
-use crate::scene::{PATIENCE, X, attach, case, eventually, race_time};
+use crate::scene::{PATIENCE, X, attach, both, case, eventually, race_time};
 
 /// Both queue pairs' TX rings are kept full without ever waiting: what the attacker holds of the pool stays bounded, and
 /// the victims get their share of the lcore.
 #[test]
 fn v06_rings_kept_full() {
-    case(|scene| {
+    both(|scene, plan| {
         let buffers = BufferConfig { bytes: 1600, ..BufferConfig::default() };
+        let features = VirtioNetConfig::default().features | plan.features & F_RING_PACKED;
         let config = VirtioNetConfig {
+            features,
             queue_pairs: 2,
             queue_size: 1024,
             tx: buffers,

@@ -22,7 +22,7 @@ fn c18_everything_changes_while_running() {
         let mut attacker = Attacker::usual(scene);
         let buffer = attacker.frame(&frames::plain(200, 18));
         let other = SplitRing::alloc(&attacker.ram, 256).expect("room");
-        let rings = [attacker.tx.ring.clone(), other];
+        let rings = [attacker.tx.ring().clone(), other];
         for ring in &rings {
             (0..256).for_each(|i| ring.set_desc(i, buffer));
             (0..256).for_each(|at| ring.set_avail_entry(at, at));
@@ -104,7 +104,8 @@ fn any_message(
         0 => front.set_owner(),
         1 => front.reset_owner(),
         2 => front.features().map(drop),
-        3 => front.set_features(FEATURES & !(numbers.below(2) << 15)),
+        // Mergeable or not, packed or not.
+        3 => front.set_features(FEATURES & !(numbers.below(2) << 15) | numbers.below(2) << 34),
         4 => front.protocol_features().map(drop),
         5 => front.queue_num().map(drop),
         6 | 7 => front.set_mem_table(&[(region, ram.as_fd())]),
@@ -113,7 +114,10 @@ fn any_message(
         10 => front.add_mem_reg(region, ram.as_fd()),
         11 => front.rem_mem_reg(region),
         12 => front.set_vring_num(ring, 1 << numbers.below(9)),
-        13 => front.set_vring_base(ring, numbers.below(65_536) as u32),
+        13 => {
+            let (low, high) = (numbers.below(65_536), numbers.pick(&[0, 0, 0x8000, 0x8001, 7]));
+            front.set_vring_base(ring, (low | high << 16) as u32)
+        }
         14 => front.vring_base(ring).map(drop),
         15 | 16 => front.set_vring_addr(rings[ring as usize].addr(ring)),
         17 | 18 => front.set_vring_kick(ring, Some(event.as_fd())),
@@ -163,7 +167,7 @@ fn c23_get_vring_base() {
             attacker.tx.publish();
             let base = attacker.front.vring_base(1).expect("it answers");
             assert_eq!(
-                attacker.tx.ring.used_idx(),
+                attacker.tx.ring().used_idx(),
                 base as u16,
                 "what was taken is back, the rest was not touched"
             );
@@ -194,9 +198,9 @@ fn c24_resets_under_traffic() {
             }
             .expect("legal in any state");
             assert!(["stopped", "none"].contains(&scene.x_ring("tx0").as_str()));
-            let used = attacker.tx.ring.used_idx();
+            let used = attacker.tx.ring().used_idx();
             thread::sleep(Duration::from_micros(300));
-            assert_eq!(attacker.tx.ring.used_idx(), used, "a ring that was reset is left alone");
+            assert_eq!(attacker.tx.ring().used_idx(), used, "a ring that was reset is left alone");
             attacker.tx.next = used;
             attacker.tx.publish();
             attacker.start_ring(Side::Tx);
@@ -218,8 +222,8 @@ fn d05_another_driver_takes_over() {
             scene.expect_at_y(&[frame]);
             attacker.front.set_status(0).expect("reset");
             attacker.front.set_features(FEATURES & !(1 << 28)).expect("features after a reset");
-            attacker.rx = attacker::Raw::new(&attacker.ram, Side::Rx, size, 0);
-            attacker.tx = attacker::Raw::new(&attacker.ram, Side::Tx, size, 0);
+            attacker.rx = attacker::Raw::new(&attacker.ram, Side::Rx, &attacker.plan);
+            attacker.tx = attacker::Raw::new(&attacker.ram, Side::Tx, &attacker.plan);
             attacker.start_ring(Side::Rx);
             attacker.start_ring(Side::Tx);
             let frame = frames::plain(150, size.into());

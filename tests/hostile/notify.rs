@@ -4,14 +4,14 @@ use std::sync::atomic::Ordering;
 
 use pmd::DropReason;
 use vhost::driver::{NetHdr, VirtioNet, VirtioNetConfig};
-use vhost::wire::net::{F_EVENT_IDX, F_IN_ORDER};
+use vhost::wire::net::{F_EVENT_IDX, F_IN_ORDER, F_RING_PACKED};
 use vhost::wire::ring::USED_RING_OFFSET;
 
 use crate::attacker::{Attacker, FEATURES, Plan, Side};
 use crate::frames;
 use crate::numbers::Numbers;
 use crate::races::racing;
-use crate::scene::{PATIENCE, X, case, eventually};
+use crate::scene::{PATIENCE, X, both, case, eventually};
 
 /// Flags with bits that mean nothing, used_event and avail_event anywhere, all of it changing: at most that guest gets a call
 /// too many or too few.
@@ -20,7 +20,7 @@ fn v38_garbage_in_events_and_flags() {
     for features in [FEATURES, FEATURES | F_EVENT_IDX] {
         case(|scene| {
             let mut attacker = Attacker::start(scene, Plan { features, ..Plan::default() });
-            let ring = attacker.tx.ring.clone();
+            let ring = attacker.tx.ring().clone();
             let flip = |numbers: &mut Numbers| {
                 ring.set_avail_flags(numbers.next() as u16);
                 ring.set_used_event(numbers.next() as u16);
@@ -34,7 +34,7 @@ fn v38_garbage_in_events_and_flags() {
                     let buffer = if tag < 256 {
                         attacker.frame(&frame)
                     } else {
-                        attacker.tx.ring.desc(tag as u16 % 256)
+                        attacker.tx.ring().desc(tag as u16 % 256)
                     };
                     attacker.tx.post(&[buffer]);
                     eventually("used", || attacker.tx.used() == tag as u16 + 1);
@@ -49,9 +49,8 @@ fn v38_garbage_in_events_and_flags() {
 /// IN_ORDER negotiated: buffers come back exactly in the order in which they were offered, whatever is in them.
 #[test]
 fn v45_in_order() {
-    case(|scene| {
-        let mut attacker =
-            Attacker::start(scene, Plan { features: FEATURES | F_IN_ORDER, ..Plan::default() });
+    both(|scene, plan| {
+        let mut attacker = Attacker::start(scene, plan.with(F_IN_ORDER));
         let mut heads = Vec::new();
         let mut numbers = Numbers::new(45);
         for _ in 0..200 {
@@ -61,19 +60,18 @@ fn v45_in_order() {
             let short = numbers.below(4) == 0;
             let buffer = if short { crate::attacker::part(whole, 0, 13) } else { whole };
             let head = attacker.tx.lay(&[buffer]);
-            attacker.tx.stage(head);
-            heads.push(u32::from(head));
+            heads.push(u32::from(attacker.tx.stage_numbered(head)));
         }
         attacker.tx.publish();
         let ids: Vec<_> = attacker.tx.expect_used(200).into_iter().map(|(id, _)| id).collect();
         assert_eq!(ids, heads);
         scene.discard_at_y();
     });
-    case(|scene| {
+    both(|scene, plan| {
         // A driver that relies on it.
         let defaults = VirtioNetConfig::default();
-        let config =
-            VirtioNetConfig { features: defaults.features | F_IN_ORDER, timeout: PATIENCE, ..defaults };
+        let features = defaults.features | F_IN_ORDER | plan.features & F_RING_PACKED;
+        let config = VirtioNetConfig { features, timeout: PATIENCE, ..defaults };
         let mut x = VirtioNet::connect(scene.socket(X), config).expect("connects");
         assert_ne!(x.features() & F_IN_ORDER, 0);
         for tag in 0..600 {
@@ -88,8 +86,8 @@ fn v45_in_order() {
 /// does nothing.
 #[test]
 fn v47_kicks_for_rings_that_do_not_run() {
-    case(|scene| {
-        let mut attacker = Attacker::usual(scene);
+    both(|scene, plan| {
+        let mut attacker = Attacker::start(scene, plan);
         attacker.front.set_vring_enable(0, false).expect("legal");
         attacker.front.set_vring_enable(1, false).expect("legal");
         for tag in 0..20 {
@@ -108,8 +106,8 @@ fn v47_kicks_for_rings_that_do_not_run() {
         scene.y_sends_plain(20, 60);
         attacker.rx.expect_used(20);
     });
-    case(|scene| {
-        let mut attacker = Attacker::negotiate(scene, Plan::default());
+    both(|scene, plan| {
+        let mut attacker = Attacker::negotiate(scene, plan);
         attacker.send(&frames::plain(60, 0));
         for side in [Side::Rx, Side::Tx] {
             rustix::io::write(&attacker.side(side).kick, &1u64.to_ne_bytes()).expect("kicked");

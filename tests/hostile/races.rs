@@ -50,15 +50,15 @@ struct Feeder {
 impl Feeder {
     fn new(attacker: &mut Attacker, side: Side, heads: &[u16]) -> Self {
         let raw = attacker.side(side);
-        for at in 0..raw.ring.size() {
-            raw.ring.set_avail_entry(at, heads[usize::from(at) % heads.len()]);
+        for at in 0..raw.ring().size() {
+            raw.ring().set_avail_entry(at, heads[usize::from(at) % heads.len()]);
         }
         Self { side, revived: 0 }
     }
 
     fn feed(&mut self, scene: &mut Scene, attacker: &mut Attacker) {
         for _ in 0..20 {
-            let ring = &attacker.side(self.side).ring;
+            let ring = &attacker.side(self.side).ring();
             ring.set_avail_idx(ring.used_idx().wrapping_add(ring.size()));
             if self.side == Side::Rx {
                 scene.y_sends_plain(8, 200);
@@ -69,7 +69,7 @@ impl Feeder {
         let state = scene.x_ring(self.side.name());
         if state != "running" {
             assert!(FAULTS.contains(&state.as_str()), "{} is {state}", self.side.name());
-            let base = attacker.side(self.side).ring.used_idx();
+            let base = attacker.side(self.side).ring().used_idx();
             attacker.revive(self.side, base);
             self.revived += 1;
         }
@@ -97,7 +97,7 @@ fn race<T: Sync>(
         let mut attacker =
             Attacker::start(scene, Plan { features: crate::headers::OFFLOADS, ..Plan::default() });
         let state = prepare(&mut attacker);
-        let rings = [attacker.rx.ring.clone(), attacker.tx.ring.clone()];
+        let rings = [attacker.rx.ring().clone(), attacker.tx.ring().clone()];
         for ring in &rings {
             attacker.allow(&ring.avail);
             attacker.allow(&ring.desc);
@@ -134,7 +134,7 @@ fn chain(attacker: &mut Attacker, side: Side) -> (SplitRing, [Desc; 4]) {
     let pieces = pieces.map(|piece| Desc { flags: side.flag(), ..piece });
     let raw = attacker.side(side);
     raw.lay(&pieces);
-    (raw.ring.clone(), pieces)
+    (raw.ring().clone(), pieces)
 }
 
 fn flip_flags_and_next(side: Side) {
@@ -230,7 +230,7 @@ fn v32_racer_on_address_and_length_of_buffers() {
             // Twice as long as any buffer: an address of one and a length of another are what a driver may have meant, too.
             let span = attacker.ram.alloc(2 * 4096, 64).expect("room");
             attacker.allow(&span);
-            (attacker.rx.ring.clone(), span)
+            (attacker.rx.ring().clone(), span)
         },
         |(ring, span): &(SplitRing, Span), numbers| {
             let (at, len) =

@@ -2,14 +2,14 @@
 
 use pmd::DropReason;
 use vhost::driver::Span;
-use vhost::wire::net::{F_PROTOCOL_FEATURES, F_VERSION_1};
+use vhost::wire::net::{F_INDIRECT_DESC, F_MRG_RXBUF};
 use vhost::wire::ring::{DESC_F_NEXT, DESC_F_WRITE, Desc};
 
 use crate::attacker::{Attacker, CANARY, GPA, Plan, cut, largest, part, read, write};
-use crate::scene::{Scene, case, eventually, race_time};
+use crate::scene::{Scene, both, case, eventually, race_time};
 
-/// Version 1 without mergeable buffers.
-const UNMERGED: u64 = F_VERSION_1 | F_PROTOCOL_FEATURES;
+/// What is left out where buffers are not mergeable, and whole.
+const UNMERGED: u64 = F_MRG_RXBUF | F_INDIRECT_DESC;
 
 /// Header and frame as they lie in a buffer.
 fn lies_in(span: &Span, frame: &[u8]) {
@@ -22,8 +22,8 @@ fn lies_in(span: &Span, frame: &[u8]) {
 /// Empty pieces around a good one count for nothing.
 #[test]
 fn v15_empty_pieces_in_a_chain() {
-    case(|scene| {
-        let mut attacker = Attacker::usual(scene);
+    both(|scene, plan| {
+        let mut attacker = Attacker::start(scene, plan);
         let span = attacker.ram.alloc(256, 64).expect("room");
         attacker.allow(&span);
         let whole = write(&span);
@@ -40,11 +40,9 @@ fn v15_empty_pieces_in_a_chain() {
 /// Buffers of no bytes are no room: not with mergeable buffers, where they could be used up for ever, and not without.
 #[test]
 fn v15_buffers_of_no_bytes() {
-    for (features, reason) in
-        [(crate::attacker::FEATURES, DropReason::TxFull), (UNMERGED, DropReason::TxTooLong)]
-    {
-        case(|scene| {
-            let mut attacker = Attacker::start(scene, Plan { features, ..Plan::default() });
+    for (left_out, reason) in [(0, DropReason::TxFull), (UNMERGED, DropReason::TxTooLong)] {
+        both(|scene, plan| {
+            let mut attacker = Attacker::start(scene, plan.without(left_out));
             let empty = Desc { addr: GPA, len: 0, flags: DESC_F_WRITE, next: 0 };
             (0..200).for_each(|_| _ = attacker.rx.post(&[empty]));
             attacker.picture();
@@ -66,7 +64,7 @@ fn v15_empty_chains_fill_the_largest_ring() {
         let last = attacker.plan.size - 1;
         for i in 0..=last {
             let (more, next) = if i < last { (DESC_F_NEXT, i + 1) } else { (0, 0) };
-            attacker.rx.ring.set_desc(i, Desc { addr: GPA, len: 0, flags: DESC_F_WRITE | more, next });
+            attacker.rx.ring().set_desc(i, Desc { addr: GPA, len: 0, flags: DESC_F_WRITE | more, next });
         }
         (0..attacker.plan.size).for_each(|_| attacker.rx.stage(1));
         attacker.rx.publish();
@@ -86,7 +84,7 @@ fn v28_buffers_are_the_rings_themselves() {
     for which in 0..6 {
         case(|scene| {
             let mut attacker = Attacker::usual(scene);
-            let (rx, tx) = (attacker.rx.ring.clone(), attacker.tx.ring.clone());
+            let (rx, tx) = (attacker.rx.ring().clone(), attacker.tx.ring().clone());
             let target = [&rx.desc, &rx.avail, &rx.used, &tx.desc, &tx.avail, &tx.used][which].clone();
             for own in [&rx.desc, &rx.avail, &tx.desc, &tx.avail] {
                 attacker.allow(own);
@@ -115,8 +113,8 @@ fn v28_buffers_are_the_rings_themselves() {
 /// used.
 #[test]
 fn v39_buffers_of_one_byte() {
-    case(|scene| {
-        let mut attacker = Attacker::usual(scene);
+    both(|scene, plan| {
+        let mut attacker = Attacker::start(scene, plan);
         let span = attacker.ram.alloc(256, 64).expect("room");
         cut(write(&span), 1).iter().for_each(|byte| _ = attacker.rx.post(&[*byte]));
         attacker.picture();
@@ -138,9 +136,8 @@ fn v39_buffers_of_one_byte() {
 /// The same in a ring that has enough of them: more than 1,024 pieces are not dealt with (decision 0005).
 #[test]
 fn v39_buffers_of_one_byte_in_a_large_ring() {
-    case(|scene| {
-        let mut attacker =
-            Attacker::start(scene, Plan { size: 16_384, ram_bytes: 4 << 20, ..Plan::default() });
+    both(|scene, plan| {
+        let mut attacker = Attacker::start(scene, Plan { size: 16_384, ram_bytes: 4 << 20, ..plan });
         let span = attacker.ram.alloc(16_384, 64).expect("room");
         cut(write(&span), 1).iter().for_each(|byte| _ = attacker.rx.post(&[*byte]));
         attacker.picture();
@@ -153,8 +150,8 @@ fn v39_buffers_of_one_byte_in_a_large_ring() {
 
 #[test]
 fn v41_no_buffers_at_all() {
-    case(|scene| {
-        let mut attacker = Attacker::usual(scene);
+    both(|scene, plan| {
+        let mut attacker = Attacker::start(scene, plan);
         attacker.picture();
         scene.y_sends_plain(500, 200);
         scene.expect_dropped(DropReason::TxFull, 500);
@@ -166,8 +163,8 @@ fn v41_no_buffers_at_all() {
 /// A buffer that says it is far longer than the frame: used.len is what was written, and so is what was written.
 #[test]
 fn v43_long_buffer_for_a_short_frame() {
-    case(|scene| {
-        let plan = Plan { ram_bytes: 16 << 20, ..Plan::default() };
+    both(|scene, plan| {
+        let plan = Plan { ram_bytes: 16 << 20, ..plan };
         let mut attacker = Attacker::start(scene, plan);
         let span = attacker.ram.alloc(12 << 20, 64).expect("room");
         attacker.rx.post(&[write(&span)]);
@@ -190,8 +187,8 @@ fn victims_filler(stream: u16) -> Vec<u8> {
 /// whole and in pieces, and then looks through all of its RAM.
 #[test]
 fn v44_no_bytes_of_others() {
-    case(|scene| {
-        let plan = Plan { size: 1024, ram_bytes: 4 << 20, ..Plan::default() };
+    both(|scene, plan| {
+        let plan = Plan { size: 1024, ram_bytes: 4 << 20, ..plan };
         let mut attacker = Attacker::start(scene, plan);
         let end = std::time::Instant::now() + race_time() / 2;
         let mut posted = 0;
@@ -220,8 +217,8 @@ fn v44_no_bytes_of_others() {
 /// The header over 1 to 12 buffers of one byte each, in one chain: correct for every split.
 #[test]
 fn h03_header_over_many_pieces() {
-    case(|scene| {
-        let mut attacker = Attacker::usual(scene);
+    both(|scene, plan| {
+        let mut attacker = Attacker::start(scene, plan);
         for runts in 1..=12u32 {
             let span = attacker.ram.alloc(256, 64).expect("room");
             let whole = write(&span);
@@ -239,8 +236,8 @@ fn h03_header_over_many_pieces() {
 /// The same over mergeable buffers, each of one byte: the header itself is spread.
 #[test]
 fn h03_header_over_many_buffers() {
-    case(|scene| {
-        let mut attacker = Attacker::usual(scene);
+    both(|scene, plan| {
+        let mut attacker = Attacker::start(scene, plan);
         let span = attacker.ram.alloc(100, 64).expect("room");
         let whole = write(&span);
         for byte in cut(part(whole, 0, 11), 1) {
@@ -260,8 +257,8 @@ fn h03_header_over_many_buffers() {
 /// Without mergeable buffers a frame goes into one chain or nowhere; the buffer stays.
 #[test]
 fn w02_a_frame_longer_than_the_receivers_buffers() {
-    case(|scene| {
-        let mut attacker = Attacker::start(scene, Plan { features: UNMERGED, ..Plan::default() });
+    both(|scene, plan| {
+        let mut attacker = Attacker::start(scene, plan.without(UNMERGED));
         let spans = attacker.post_buffers(1, 1526);
         attacker.picture();
         scene.y_sends_plain(2, 9000);
@@ -278,8 +275,8 @@ fn w02_a_frame_longer_than_the_receivers_buffers() {
 /// num_buffers as a sender sets it means nothing; the receiver's is our own.
 #[test]
 fn h18_sender_sets_num_buffers() {
-    case(|scene| {
-        let mut attacker = Attacker::usual(scene);
+    both(|scene, plan| {
+        let mut attacker = Attacker::start(scene, plan);
         for num_buffers in [0u16, 2, 0x7fff, 0xffff] {
             let hdr = vhost::driver::NetHdr { num_buffers, ..Default::default() };
             let frame = crate::frames::plain(100, num_buffers.into());

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use vhost::driver::{BufferConfig, NetHdr, VirtioNet, VirtioNetConfig};
+use vhost::wire::net::F_RING_PACKED;
 use vhost::wire::ring::{AVAIL_IDX_OFFSET, Desc};
 
 use crate::attacker::{Attacker, Plan, Side, cut, part};
@@ -52,7 +53,7 @@ fn index_jump(side: Side, jump: u16) {
         let used = attacker.side(side).used();
         attacker.picture();
         let raw = attacker.side(side);
-        raw.ring.set_avail_idx(raw.next.wrapping_add(jump));
+        raw.ring().set_avail_idx(raw.next.wrapping_add(jump));
         scene.y_sends_plain(1, 60);
         scene.expect_ring(side.name(), "avail_index_jump");
         attacker.side(side).expect_used(used);
@@ -151,11 +152,11 @@ fn v07_a_bad_head_made_good_later() {
         let frame = frames::plain(90, 7);
         let buffer = attacker.frame(&frame);
         let head = attacker.tx.lay(&[Desc { flags: 1, next: 300, ..buffer }]);
-        attacker.tx.ring.set_desc(head, Desc { flags: 1, next: 300, ..buffer });
+        attacker.tx.ring().set_desc(head, Desc { flags: 1, next: 300, ..buffer });
         attacker.tx.offer(head);
         scene.expect_ring("tx0", "descriptor_index_out_of_range");
         // Mending the table alone does not start the ring again; setting it up anew does, with nothing remembered.
-        attacker.tx.ring.set_desc(head, buffer);
+        attacker.tx.ring().set_desc(head, buffer);
         scene.expect_nothing_at_y();
         attacker.revive(Side::Tx, 0);
         scene.expect_ring("tx0", "running");
@@ -202,7 +203,7 @@ fn v35_torn_index() {
         let head = attacker.tx.lay(&[buffer]);
         (0..0x100).for_each(|_| attacker.tx.stage(head));
         (0..0x100).for_each(|_| attacker.tx.stage(0xffff));
-        let avail = attacker.tx.ring.avail.clone();
+        let avail = attacker.tx.ring().avail.clone();
         let flip = |_: &mut Numbers| {
             avail.store_u16(AVAIL_IDX_OFFSET, 0x01ff, Ordering::Release);
             avail.store_u16(AVAIL_IDX_OFFSET, 0x0200, Ordering::Release);
@@ -212,9 +213,9 @@ fn v35_torn_index() {
             while Instant::now() < end {
                 // Having seen 0x0200, the device finds 0x01ff: back by one.
                 scene.expect_ring("tx0", "avail_index_jump");
-                let used = attacker.tx.ring.used_idx();
+                let used = attacker.tx.ring().used_idx();
                 assert!((0x0100..=0x0200).contains(&used), "used.idx {used:#x}");
-                attacker.tx.ring.set_used_idx(0x0100);
+                attacker.tx.ring().set_used_idx(0x0100);
                 attacker.front.set_vring_base(1, 0x0100).expect("BASE");
                 scene.discard_at_y();
             }
@@ -245,21 +246,35 @@ fn exchange(scene: &mut Scene, x: &mut VirtioNet, size: u16, frames: u32) {
 fn v46_index_wrap() {
     case(|scene| {
         for size in [1u16, 2, 4, 256, 1024] {
-            let buffers = BufferConfig { bytes: 1024, ..BufferConfig::default() };
-            let config = VirtioNetConfig {
-                queue_size: size,
-                base: 0xfff0,
-                tx: buffers,
-                rx: buffers,
-                timeout: PATIENCE,
-                ..VirtioNetConfig::default()
-            };
-            let mut x = VirtioNet::connect(scene.socket(X), config).expect("connects");
+            let mut x = VirtioNet::connect(scene.socket(X), wrapping(size, 0)).expect("connects");
             exchange(scene, &mut x, size, 48);
             let bases = x.disconnect().expect("in order");
             assert_eq!(bases[1], 0xfff0 + 48 - 0x1_0000, "ring of {size}");
         }
     });
+}
+
+/// The same in packed rings, of sizes that no split ring has, too.
+#[test]
+fn v46_packed_wrap() {
+    case(|scene| {
+        for size in [1u16, 2, 3, 5, 16, 31, 33, 48, 255, 256, 257, 32_768] {
+            let mut x = VirtioNet::connect(scene.socket(X), wrapping(size, F_RING_PACKED)).expect("connects");
+            exchange(scene, &mut x, size, 48);
+            let bases = x.disconnect().expect("in order");
+            let behind = (0xfff0 + 48) % (2 * u32::from(size));
+            let (at, wrap) = (behind % u32::from(size), u32::from(behind < u32::from(size)));
+            assert_eq!(bases[1], (at | wrap << 15) * 0x1_0001, "ring of {size}");
+        }
+    });
+}
+
+fn wrapping(queue_size: u16, features: u64) -> VirtioNetConfig {
+    let buffers = BufferConfig { bytes: 1024, ..BufferConfig::default() };
+    let defaults = VirtioNetConfig::default();
+    let features = defaults.features | features;
+    let (tx, rx, timeout) = (buffers, buffers, PATIENCE);
+    VirtioNetConfig { queue_size, base: 0xfff0, features, tx, rx, timeout, ..defaults }
 }
 
 /// K7: the ring starts where a front end says after a crash: at used.idx (QEMU) or at the available index (Cloud

@@ -10,10 +10,11 @@ use pmd::{DropReason, Port, QueueEnv};
 use tempfile::TempDir;
 use vhost::driver::traffic::{Checker, Mode, Sender, StreamConfig};
 use vhost::driver::{BufferConfig, NetHdr, VirtioNet, VirtioNetConfig};
+use vhost::wire::net::F_RING_PACKED;
 use vhost::{VhostUserPort, VhostUserSpec};
 use vswitch::{FdbConfig, LcoreConfig, Mac, PortId, Switch, SwitchConfig, Totals};
 
-use crate::attacker::{Attacker, CANARY};
+use crate::attacker::{Attacker, CANARY, Plan};
 use crate::frames;
 use crate::victims::{Talking, Victims};
 
@@ -86,6 +87,8 @@ pub(crate) struct Scene {
     /// The attacker's port when the case began.
     before: Totals,
     baseline: Footprint,
+    /// Whether the last sane driver had packed rings.
+    packed: bool,
 }
 
 static SCENE: OnceLock<Mutex<Scene>> = OnceLock::new();
@@ -105,6 +108,14 @@ pub(crate) fn case(body: impl FnOnce(&mut Scene)) {
         if let Err(why) = outcome {
             resume_unwind(why);
         }
+    }
+}
+
+/// The same on split rings, then on packed ones: for cases that only need what both formats have.
+pub(crate) fn both(body: impl Fn(&mut Scene, Plan)) {
+    for plan in [Plan::default(), Plan::packed()] {
+        println!("{} rings", if plan.is_packed() { "packed" } else { "split" });
+        case(|scene| body(scene, plan));
     }
 }
 
@@ -145,7 +156,8 @@ impl Scene {
         let victims = Some(Victims::connect(&socket(A), &socket(B)));
         let (before, baseline) = (Totals::default(), Footprint::now());
         let at_y = Vec::new();
-        Self { switch, pool, ports, directory, victims, talking: None, y, at_y, before, baseline }
+        let (talking, packed) = (None, false);
+        Self { switch, pool, ports, directory, victims, talking, y, at_y, before, baseline, packed }
     }
 
     /// A scene in which everything has happened once: some things are made when they are needed first, and stay.
@@ -222,7 +234,11 @@ impl Scene {
     /// O8: a sane driver at the attacker's port exchanges frames with `y`.
     pub(crate) fn expect_sane(&mut self) {
         const FRAMES: u64 = 48;
-        let config = VirtioNetConfig { timeout: PATIENCE, ..VirtioNetConfig::default() };
+        // With packed rings every other time.
+        self.packed = !self.packed;
+        let defaults = VirtioNetConfig::default();
+        let features = defaults.features | if self.packed { F_RING_PACKED } else { 0 };
+        let config = VirtioNetConfig { features, timeout: PATIENCE, ..defaults };
         // What `y` sent in the case is nothing to the sane driver.
         eventually("y's frames are gone", || {
             let tx = &mut self.y.pairs()[0].tx;

@@ -10,7 +10,7 @@ use vhost::wire::ring::Desc;
 use crate::attacker::{Attacker, GPA, Plan, Raw, Side, cut, read, write};
 use crate::frames;
 use crate::numbers::Numbers;
-use crate::scene::{PATIENCE, Scene, case, eventually, race_time};
+use crate::scene::{PATIENCE, Scene, both, case, eventually, race_time};
 
 /// RAM whose size nobody can seal any more.
 fn unsealable(scene: &Scene, plan: Plan) -> Attacker {
@@ -20,8 +20,8 @@ fn unsealable(scene: &Scene, plan: Plan) -> Attacker {
     let ram = GuestRam::new(ram).expect("RAM");
     fcntl_add_seals(ram.as_fd(), SealFlags::SEAL).expect("seal");
     attacker.front.set_mem_table(&[(ram.region(), ram.as_fd())]).expect("a table");
-    attacker.rx = Raw::new(&ram, Side::Rx, plan.size, plan.base);
-    attacker.tx = Raw::new(&ram, Side::Tx, plan.size, plan.base);
+    attacker.rx = Raw::new(&ram, Side::Rx, &plan);
+    attacker.tx = Raw::new(&ram, Side::Tx, &plan);
     attacker.ram = ram;
     attacker.start_ring(Side::Rx);
     attacker.start_ring(Side::Tx);
@@ -54,11 +54,11 @@ fn m10_sealed_by_the_port() {
 /// All of it is gone at once, under frames both ways: the session ends, soon, under a name.
 #[test]
 fn m10_truncated_to_nothing() {
-    case(|scene| {
+    both(|scene, plan| {
         let before = scene.x_count("memory_gone");
         let mut fastest = Duration::MAX;
         for round in 1..=3 {
-            let mut attacker = unsealable(scene, Plan { size: 1024, ..Plan::default() });
+            let mut attacker = unsealable(scene, Plan { size: 1024, ..plan });
             fill(&mut attacker);
             attacker.tx.publish();
             attacker.rx.publish();
@@ -79,13 +79,13 @@ fn m10_truncated_to_nothing() {
 /// noticed and ended the session, or every access went through; a new session follows at once.
 #[test]
 fn m11_racer_truncates() {
-    case(|scene| {
+    both(|scene, plan| {
         let mut numbers = Numbers::new(11);
         let end = Instant::now() + race_time() * 2;
         let (mut sessions, mut gone) = (0, 0);
         let before = scene.x_count("memory_gone");
         while Instant::now() < end {
-            let plan = Plan { size: 1024, ..Plan::default() };
+            let plan = Plan { size: 1024, ..plan };
             let mut attacker = unsealable(scene, plan);
             fill(&mut attacker);
             attacker.tx.publish();

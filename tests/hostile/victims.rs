@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use vhost::driver::traffic::{Checker, Mode, Sender, StreamConfig, Tally};
 use vhost::driver::{QueuePair, VirtioNet, VirtioNetConfig};
+use vhost::wire::net::F_RING_PACKED;
 
 use crate::scene::{A, B, PATIENCE, mac};
 
@@ -28,7 +29,10 @@ struct Station {
 
 impl Station {
     fn connect(path: &Path, me: usize, peer: usize) -> Self {
-        let config = VirtioNetConfig { queue_size: RING, timeout: PATIENCE, ..VirtioNetConfig::default() };
+        let defaults = VirtioNetConfig::default();
+        // One of them has split rings, the other packed ones.
+        let features = defaults.features | if me == B { F_RING_PACKED } else { 0 };
+        let config = VirtioNetConfig { features, queue_size: RING, timeout: PATIENCE, ..defaults };
         let mut net = VirtioNet::connect(path, config).expect("an honest guest connects");
         let pair = net.take_pairs().pop().expect("one pair");
         let (src, dst) = (mac(me), mac(peer));
