@@ -15,8 +15,8 @@ use super::rx::{IgbvfRx, NoRing, RxParts};
 use super::tx::{IgbvfTx, TxParts};
 use super::{Igbvf, Kind};
 use crate::QueueEnv;
-use crate::bus::{DmaMapping, PciDevice, Registers};
-use crate::nic::{NicError, Rings};
+use crate::bus::{PciDevice, Registers};
+use crate::nic::{NicError, Reach, Rings};
 
 /// A queue is on within microseconds after it was told to be.
 const QUEUE_PATIENCE: Duration = Duration::from_millis(100);
@@ -119,12 +119,12 @@ impl<D: PciDevice> Igbvf<D> {
             let what = format!("needs mbufs of 1024 bytes at least, not {}", env.pool.data_room());
             return Err(NicError::Refused { device: self.device.name().to_owned(), what });
         }
-        let mapping = Arc::new(self.device.map(env.pool.zone())?);
+        let reach = Arc::new(Reach::new(&self.device, env)?);
         let mut rings = Rings { rx: Vec::new(), tx: Vec::new() };
         for queue in 0..self.pairs {
-            let parts = self.rx_parts(queue, env, &mapping, buffer);
+            let parts = self.rx_parts(queue, env, &reach, buffer);
             rings.rx.push(IgbvfRx::new(&self.device, parts).map_err(|e| self.no_ring(e, env.pool))?);
-            rings.tx.push(IgbvfTx::new(&self.device, self.tx_parts(queue, env, &mapping))?);
+            rings.tx.push(IgbvfTx::new(&self.device, self.tx_parts(queue, env, &reach))?);
         }
         Ok(rings)
     }
@@ -144,19 +144,13 @@ impl<D: PciDevice> Igbvf<D> {
         }
     }
 
-    fn rx_parts(
-        &self,
-        queue: usize,
-        env: QueueEnv,
-        mapping: &Arc<DmaMapping>,
-        buffer: usize,
-    ) -> RxParts<D::Bar> {
+    fn rx_parts(&self, queue: usize, env: QueueEnv, reach: &Arc<Reach>, buffer: usize) -> RxParts<D::Bar> {
         RxParts {
             bar: Arc::clone(&self.bar),
             queue,
             descriptors: self.options.rx_descriptors.into(),
             pool: env.pool,
-            pool_mapping: Arc::clone(mapping),
+            reach: Arc::clone(reach),
             port: env.port,
             buffer,
             max_frame: self.max_frame,
@@ -166,14 +160,13 @@ impl<D: PciDevice> Igbvf<D> {
         }
     }
 
-    fn tx_parts(&self, queue: usize, env: QueueEnv, mapping: &Arc<DmaMapping>) -> TxParts<D::Bar> {
+    fn tx_parts(&self, queue: usize, env: QueueEnv, reach: &Arc<Reach>) -> TxParts<D::Bar> {
         TxParts {
             bar: Arc::clone(&self.bar),
             queue,
             descriptors: self.options.tx_descriptors.into(),
             pool: env.pool,
-            pool_mapping: Arc::clone(mapping),
-            port: env.port,
+            reach: Arc::clone(reach),
             limits: Limits { max_frame: self.max_frame },
             link: Arc::clone(&self.link_is_up),
         }

@@ -4,7 +4,9 @@
 //! said of them: a lie there is an offence for which the card stops the VF, for all guests. What the card is not to do is done here in
 //! software.
 
-use mbuf::{Checksum, GsoKind, Mbuf, NoMbufs, Offload};
+use core::ptr::NonNull;
+
+use mbuf::{Checksum, GsoKind, Mbuf, Offload};
 
 use super::desc::tx::{
     CONTEXT, DATA, EOP, IPLEN_MAX, IPLEN_SHIFT, IPV4, IXSM, L4LEN_SHIFT, MACLEN_MAX, MACLEN_SHIFT, MSS_SHIFT,
@@ -181,7 +183,6 @@ impl<B: Registers + 'static> IgbvfTx<B> {
 
     /// Sends a packet for whose pieces there is room.
     fn send_planned(&mut self, mbuf: Mbuf<'_>, plan: Plan) -> Result<(), DropReason> {
-        let mbuf = mbuf.own().map_err(|_| DropReason::NoMbufs)?;
         let mut mbuf = self.reachable(mbuf)?;
         if plan.headers == 0 && mbuf.len() > self.parts.limits.max_frame {
             self.check_tagged(&mbuf)?;
@@ -209,31 +210,13 @@ impl<B: Registers + 'static> IgbvfTx<B> {
         if fits { Ok(()) } else { Err(DropReason::TxTooLong) }
     }
 
-    /// The packet in mbufs that the device can reach, and in not too many: itself, or a copy.
-    fn reachable(&self, mbuf: Mbuf<'static>) -> Result<Mbuf<'static>, DropReason> {
-        let zone = self.parts.pool.zone();
-        let mut pieces = 0;
-        let is_ours = mbuf.segments().all(|s| {
-            pieces += 1;
-            zone.iova(core::ptr::NonNull::from(s).cast()).is_some()
-        });
-        if is_ours && pieces <= MOST_PIECES {
+    /// The packet in mbufs that the device reaches, and in not too many: itself, or a copy.
+    fn reachable(&self, mbuf: Mbuf<'_>) -> Result<Mbuf<'static>, DropReason> {
+        let mbuf = self.parts.reach.bring(mbuf).map_err(|_| DropReason::NoMbufs)?;
+        if mbuf.segment_count() <= MOST_PIECES {
             return Ok(mbuf);
         }
-        self.copy(&mbuf).map_err(|_| DropReason::NoMbufs)
-    }
-
-    /// The same bytes in mbufs of our pool.
-    fn copy(&self, mbuf: &Mbuf<'static>) -> Result<Mbuf<'static>, NoMbufs> {
-        let alloc = || self.parts.pool.alloc(self.parts.port);
-        let mut head = alloc()?;
-        let mut at = fill(&mut head, mbuf, 0)?;
-        while at < mbuf.len() {
-            let mut more = alloc()?;
-            at += fill(&mut more, mbuf, at)?;
-            head.chain(more).map_err(|_| NoMbufs)?;
-        }
-        Ok(head)
+        mbuf.duplicate().map_err(|_| DropReason::NoMbufs)
     }
 
     /// Tells the card of the headers to come, unless it knows.
@@ -250,7 +233,7 @@ impl<B: Registers + 'static> IgbvfTx<B> {
         let word = DATA | plan.options | ((mbuf.len() - plan.headers) as u64) << PAYLEN_SHIFT;
         let mut pieces = mbuf.segments().filter(|s| !s.is_empty()).peekable();
         while let Some(piece) = pieces.next() {
-            let at = self.parts.pool_mapping.iova(core::ptr::NonNull::from(piece).cast()).0;
+            let at = self.parts.reach.iova_at(NonNull::from(piece).cast()).0;
             let end = if pieces.peek().is_none() { EOP } else { 0 };
             self.write([at, word | end | piece.len() as u64]);
         }
@@ -264,12 +247,6 @@ fn fate<'t>(sent: Result<(), DropReason>) -> Fate<'t> {
         Ok(()) => Fate::Sent,
         Err(reason) => Fate::Dropped(reason),
     }
-}
-
-/// Fills an empty mbuf with bytes of `from` from `at` on; returns how many.
-fn fill(into: &mut Mbuf<'static>, from: &Mbuf<'_>, at: usize) -> Result<usize, NoMbufs> {
-    let n = (from.len() - at).min(into.tailroom());
-    Ok(from.copy_to(at, into.append(n).ok_or(NoMbufs)?))
 }
 
 /// Pads a frame to Ethernet's shortest.

@@ -14,8 +14,8 @@ use super::desc::rx::{BROKEN, DD, EOP, IPE, L4CS, L4E, UDPCS, VP, length};
 use super::desc::{DESCRIPTOR, Descriptor};
 use super::odd::Frame;
 use super::regs::{self, TAIL, VTEICR, VTEIMC, VTEIMS, VTSTATUS};
-use crate::bus::{DmaArea, DmaMapping, PciDevice, Registers};
-use crate::nic::{Ring, RxRing};
+use crate::bus::{DmaArea, PciDevice, Registers};
+use crate::nic::{Reach, Ring, RxRing};
 use crate::vdev::count;
 use crate::{DropReason, QueueCounters};
 
@@ -34,7 +34,7 @@ pub(super) struct RxParts<B> {
     pub(super) queue: usize,
     pub(super) descriptors: usize,
     pub(super) pool: &'static Mempool,
-    pub(super) pool_mapping: Arc<DmaMapping>,
+    pub(super) reach: Arc<Reach>,
     pub(super) port: u16,
     /// Bytes of an mbuf that the device may write: a multiple of 1,024.
     pub(super) buffer: usize,
@@ -103,7 +103,7 @@ impl<B: Registers + 'static> IgbvfRx<B> {
             broken: None,
         };
         for (desc, mbuf) in ring.descs().iter().zip(&ring.slots) {
-            renew(desc, &ring.parts.pool_mapping, mbuf);
+            renew(desc, &ring.parts.reach, mbuf);
         }
         Ok(ring)
     }
@@ -158,7 +158,7 @@ impl<B: Registers + 'static> IgbvfRx<B> {
         let descs = descriptors(&self.descs, self.mask + 1);
         for (word, new) in words.iter().zip(fresh.drain()) {
             let slot = self.next & self.mask;
-            renew(&descs[slot], &self.parts.pool_mapping, &new);
+            renew(&descs[slot], &self.parts.reach, &new);
             let mut mbuf = core::mem::replace(&mut self.slots[slot], new);
             self.next = slot + 1;
             let len = length(*word);
@@ -182,7 +182,7 @@ impl<B: Registers + 'static> IgbvfRx<B> {
         let mut taken = Taken::default();
         for (word, new) in words.iter().zip(fresh.drain()) {
             let slot = self.next & self.mask;
-            renew(&self.descs()[slot], &self.parts.pool_mapping, &new);
+            renew(&self.descs()[slot], &self.parts.reach, &new);
             let mbuf = core::mem::replace(&mut self.slots[slot], new);
             self.next = slot + 1;
             self.add_odd(*word, mbuf, burst, &mut taken);
@@ -198,11 +198,11 @@ impl<B: Registers + 'static> IgbvfRx<B> {
             let slot = self.next & self.mask;
             self.next = slot + 1;
             if let Ok(new) = self.parts.pool.alloc(self.parts.port) {
-                renew(&self.descs()[slot], &self.parts.pool_mapping, &new);
+                renew(&self.descs()[slot], &self.parts.reach, &new);
                 let mbuf = core::mem::replace(&mut self.slots[slot], new);
                 self.add_odd(*word, mbuf, burst, &mut taken);
             } else {
-                renew(&self.descs()[slot], &self.parts.pool_mapping, &self.slots[slot]);
+                renew(&self.descs()[slot], &self.parts.reach, &self.slots[slot]);
                 self.frame.lose(*word, DropReason::NoMbufs, &mut taken);
             }
         }
@@ -273,8 +273,8 @@ impl Taken {
 
 /// Writes a descriptor as one that is to be filled.
 #[inline(always)]
-fn renew(desc: &Descriptor, pool: &DmaMapping, mbuf: &Mbuf<'_>) {
-    desc[0].store(pool.iova(mbuf.data_start()).0, Ordering::Relaxed);
+fn renew(desc: &Descriptor, reach: &Reach, mbuf: &Mbuf<'_>) {
+    desc[0].store(reach.iova_at(mbuf.data_start()).0, Ordering::Relaxed);
     desc[1].store(0, Ordering::Relaxed);
 }
 

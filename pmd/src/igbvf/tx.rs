@@ -14,8 +14,8 @@ use super::offload::{Context, Limits};
 use super::regs::{self, TAIL};
 use super::rx::descriptors;
 use crate::QueueCounters;
-use crate::bus::{BusError, DmaArea, DmaMapping, PciDevice, Registers};
-use crate::nic::{Ring, TxRing};
+use crate::bus::{BusError, DmaArea, PciDevice, Registers};
+use crate::nic::{Reach, Ring, TxRing};
 use crate::vdev::{count, send_each};
 
 /// Ethernet's shortest frame without FCS. Shorter ones are padded by us: with fewer than 17 bytes they would be an offence
@@ -32,10 +32,9 @@ pub(super) struct TxParts<B> {
     pub(super) bar: Arc<B>,
     pub(super) queue: usize,
     pub(super) descriptors: usize,
-    /// The only pool whose mbufs the device can reach.
+    /// The only pool whose mbufs the device reaches.
     pub(super) pool: &'static Mempool,
-    pub(super) pool_mapping: Arc<DmaMapping>,
-    pub(super) port: u16,
+    pub(super) reach: Arc<Reach>,
     pub(super) limits: Limits,
     /// Whether the link is up: nothing is sent, and nothing stuck, while it is not.
     pub(super) link: Arc<AtomicBool>,
@@ -132,7 +131,7 @@ impl<B: Registers + 'static> IgbvfTx<B> {
         let descs = descriptors(&self.descs, self.mask + 1);
         for mbuf in burst.drain() {
             let len = mbuf.len() as u64;
-            let at = self.parts.pool_mapping.iova(mbuf.data_start()).0;
+            let at = self.parts.reach.iova_at(mbuf.data_start()).0;
             // Without a tail it owns its bytes already.
             let Ok(mbuf) = mbuf.own() else { continue };
             let slot = self.next & self.mask;
