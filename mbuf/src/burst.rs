@@ -121,6 +121,29 @@ impl<'t> Burst<'t> {
         (owned, lost)
     }
 
+    /// Takes all packets out, free to go anywhere. None, and nothing done, if one has a tail.
+    #[inline]
+    pub fn take_owned(&mut self) -> Option<Burst<'static>> {
+        if self.iter().any(Mbuf::has_tail) {
+            return None;
+        }
+        // Without tails there is nothing that 't bounds. Copied whole: cheaper than a loop, and the rest is garbage there too.
+        let len = core::mem::replace(&mut self.len, 0);
+        Some(Burst { len, slots: self.slots, _tails: PhantomData })
+    }
+
+    /// Moves all packets of `more` behind these, or none if there is not room for all; whether it did.
+    #[inline]
+    pub fn append(&mut self, more: &mut Self) -> bool {
+        let (len, n) = (self.len, more.len);
+        if n > MAX_BURST - len {
+            return false;
+        }
+        self.slots[len..len + n].copy_from_slice(&more.slots[..n]);
+        (self.len, more.len) = (len + n, 0);
+        true
+    }
+
     /// The `n` slots behind the end, if there are so many.
     #[inline]
     pub(crate) fn room_for(&mut self, n: usize) -> Option<&mut [MaybeUninit<MetaPtr>]> {

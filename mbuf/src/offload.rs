@@ -71,9 +71,11 @@ impl Offload {
     };
 
     /// Whether a receiver that knows no offloads can take the packet as it is.
+    #[inline(always)]
     #[must_use]
     pub fn is_none(&self) -> bool {
-        self.checksum != Checksum::Partial && self.gso == GsoKind::None
+        // Not `&&`: two bytes of one line are sooner looked at than jumped over.
+        (self.checksum != Checksum::Partial) & (self.gso == GsoKind::None)
     }
 }
 

@@ -218,6 +218,22 @@ impl<'t> Mbuf<'t> {
         m.pkt_len = len as u32;
     }
 
+    /// Declares what a device wrote into a fresh mbuf to be a packet of `len` bytes that came in by `port`: in one go what
+    /// [`set_filled`](Self::set_filled), [`set_port`](Self::set_port) and [`set_offload`](Self::set_offload) do.
+    ///
+    /// # Panics
+    /// If `len` is more than there was room for, or the mbuf is shared: a bug of the caller, not of a device.
+    #[inline(always)]
+    pub fn set_received(&mut self, len: usize, port: u16, offload: Offload) {
+        let room = self.room_from_start();
+        let m = self.body_mut();
+        assert!(len <= room, "{len} bytes in {room}");
+        m.data_len = len as u32;
+        m.pkt_len = len as u32;
+        m.port = port;
+        m.offload = offload;
+    }
+
     /// Where the first segment's data starts, for transmit halves that copy with raw copies.
     #[inline]
     #[must_use]
@@ -624,6 +640,50 @@ mod tests {
     #[should_panic(expected = "bytes in")]
     fn filling_more_than_there_is_room_for_is_a_bug() {
         pool(1).alloc(1).unwrap().set_filled(usize::MAX, 2);
+    }
+
+    #[test]
+    fn what_a_device_wrote_is_a_packet() {
+        let mut a = pool(1).alloc(1).unwrap();
+        let room = a.tailroom();
+        let mut good = Offload::NONE;
+        good.checksum = Checksum::Valid;
+        a.set_received(room, 5, good);
+        assert_eq!((a.len(), a.data().len(), a.port(), a.tailroom()), (room, room, 5, 0));
+        assert_eq!((a.offload(), a.headroom()), (&good, crate::HEADROOM));
+    }
+
+    #[test]
+    #[should_panic(expected = "bytes in")]
+    fn a_device_writes_no_more_than_there_is_room_for() {
+        let mut a = pool(1).alloc(1).unwrap();
+        let room = a.tailroom();
+        a.set_received(room + 1, 5, Offload::NONE);
+    }
+
+    #[test]
+    fn bursts_are_owned_and_joined_whole_or_not_at_all() {
+        static BYTES: [u8; 30] = [5; 30];
+        let (pool, tail) = (pool(64), tail(&BYTES));
+        let burst = |n: usize| {
+            let mut burst = Burst::new();
+            (0..n).for_each(|_| burst.push(pool.alloc(1).unwrap()).unwrap());
+            burst
+        };
+        let mut owned = burst(20).take_owned().unwrap();
+        let mut more = burst(12);
+        let last = more[11].data_start();
+        assert!(owned.append(&mut more) && more.is_empty());
+        assert_eq!((owned.len(), owned[31].data_start()), (32, last));
+        assert!(!owned.append(&mut burst(1)) && owned.append(&mut more), "full");
+        let mut tailed = burst(2);
+        assert!(tailed[1].set_tail(&tail));
+        assert!(tailed.take_owned().is_none());
+        assert_eq!(tailed.len(), 2);
+        drop(tailed);
+        assert_eq!(pool.balance().out, 32);
+        drop(owned);
+        assert_eq!(pool.balance().out, 0);
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl<B: Registers + 'static> IgbvfRx<B> {
             broken: None,
         };
         for (desc, mbuf) in ring.descs().iter().zip(&ring.slots) {
-            renew(desc, &ring.parts.reach, mbuf);
+            renew(desc, ring.parts.reach.offset(), mbuf);
         }
         Ok(ring)
     }
@@ -137,43 +137,40 @@ impl<B: Registers + 'static> IgbvfRx<B> {
     /// Reads what was written back, `room` descriptors at most; returns how many, and whether each is a whole sound frame.
     #[inline(always)]
     fn look(&self, words: &mut [u64; MAX_BURST], room: usize) -> (usize, bool) {
-        let descs = self.descs();
-        let (mut all, mut any, mut n) = (EOP, 0, 0);
+        let (descs, next) = (self.descs(), self.next);
+        let longest = self.parts.buffer - MIN_FRAME;
+        let (mut all, mut any, mut is_odd, mut n) = (EOP, 0, false, 0);
         for word in &mut words[..room] {
-            *word = descs[(self.next + n) & self.mask][1].load(Ordering::Relaxed);
-            if *word & DD == 0 {
+            let now = descs[(next + n) & (descs.len() - 1)][1].load(Ordering::Relaxed);
+            if now & DD == 0 {
                 break;
             }
-            all &= *word;
-            any |= *word;
+            *word = now;
+            all &= now;
+            any |= now;
+            is_odd |= length(now).wrapping_sub(MIN_FRAME) > longest;
             n += 1;
         }
-        (n, all & EOP != 0 && any & (BROKEN | VP) == 0)
+        (n, all & EOP != 0 && any & (BROKEN | VP) == 0 && !is_odd)
     }
 
-    /// One buffer, one frame, each.
+    /// One buffer, one frame, each: every mbuf changes places with a fresh one.
     #[inline(always)]
-    fn take_plain(&mut self, words: &[u64], fresh: &mut Burst<'static>, burst: &mut Burst<'_>) -> Taken {
-        let mut taken = Taken { packets: words.len() as u64, ..Taken::default() };
+    fn take_plain(&mut self, words: &[u64], mut fresh: Burst<'static>, burst: &mut Burst<'_>) -> Taken {
+        let (mut bytes, mut next) = (0, self.next);
         let descs = descriptors(&self.descs, self.mask + 1);
-        for (word, new) in words.iter().zip(fresh.drain()) {
-            let slot = self.next & self.mask;
-            renew(&descs[slot], &self.parts.reach, &new);
-            let mut mbuf = core::mem::replace(&mut self.slots[slot], new);
-            self.next = slot + 1;
+        let (slots, offset, port) = (&mut *self.slots, self.parts.reach.offset(), self.parts.port);
+        for (word, mbuf) in words.iter().zip(fresh.iter_mut()) {
+            renew(&descs[next & (descs.len() - 1)], offset, mbuf);
+            core::mem::swap(mbuf, &mut slots[next & (slots.len() - 1)]);
             let len = length(*word);
-            if len.wrapping_sub(MIN_FRAME) > self.parts.buffer - MIN_FRAME {
-                taken.odd_length(len);
-                continue;
-            }
-            mbuf.set_filled(0, len);
-            mbuf.set_port(self.parts.port);
-            mbuf.set_offload(checksum(*word));
-            taken.bytes += len as u64;
-            let pushed = burst.push(mbuf);
-            debug_assert!(pushed.is_ok(), "as much room as words");
+            mbuf.set_received(len, port, checksum(*word));
+            bytes += len as u64;
+            next += 1;
         }
-        taken
+        self.next = next & self.mask;
+        hand_over(fresh, burst);
+        Taken { packets: words.len() as u64, bytes, ..Taken::default() }
     }
 
     /// The same for a burst in which some descriptor is not a whole sound frame, or behind such a burst.
@@ -181,10 +178,10 @@ impl<B: Registers + 'static> IgbvfRx<B> {
     fn take_odd(&mut self, words: &[u64], fresh: &mut Burst<'static>, burst: &mut Burst<'_>) -> Taken {
         let mut taken = Taken::default();
         for (word, new) in words.iter().zip(fresh.drain()) {
-            let slot = self.next & self.mask;
-            renew(&self.descs()[slot], &self.parts.reach, &new);
+            let slot = self.next;
+            renew(&self.descs()[slot], self.parts.reach.offset(), &new);
             let mbuf = core::mem::replace(&mut self.slots[slot], new);
-            self.next = slot + 1;
+            self.next = (slot + 1) & self.mask;
             self.add_odd(*word, mbuf, burst, &mut taken);
         }
         taken
@@ -195,14 +192,14 @@ impl<B: Registers + 'static> IgbvfRx<B> {
     fn take_starved(&mut self, words: &[u64], burst: &mut Burst<'_>) -> Taken {
         let mut taken = Taken::default();
         for word in words {
-            let slot = self.next & self.mask;
-            self.next = slot + 1;
+            let slot = self.next;
+            self.next = (slot + 1) & self.mask;
             if let Ok(new) = self.parts.pool.alloc(self.parts.port) {
-                renew(&self.descs()[slot], &self.parts.reach, &new);
+                renew(&self.descs()[slot], self.parts.reach.offset(), &new);
                 let mbuf = core::mem::replace(&mut self.slots[slot], new);
                 self.add_odd(*word, mbuf, burst, &mut taken);
             } else {
-                renew(&self.descs()[slot], &self.parts.reach, &self.slots[slot]);
+                renew(&self.descs()[slot], self.parts.reach.offset(), &self.slots[slot]);
                 self.frame.lose(*word, DropReason::NoMbufs, &mut taken);
             }
         }
@@ -215,7 +212,7 @@ impl<B: Registers + 'static> IgbvfRx<B> {
         self.unposted += n;
         if self.unposted >= self.post_at {
             self.unposted = 0;
-            self.write_tail((self.next - 1) & self.mask);
+            self.write_tail(self.next.wrapping_sub(1) & self.mask);
         }
     }
 
@@ -249,12 +246,6 @@ impl Taken {
         self.drops[i] += 1;
     }
 
-    /// Counts a frame whose length cannot be.
-    #[cold]
-    pub(super) fn odd_length(&mut self, len: usize) {
-        self.drop_one(if len < MIN_FRAME { DropReason::RxTooShort } else { DropReason::RxTooLong });
-    }
-
     #[inline(always)]
     fn count(&self, counters: &QueueCounters) {
         count(counters, self.packets, self.bytes);
@@ -271,11 +262,23 @@ impl Taken {
     }
 }
 
-/// Writes a descriptor as one that is to be filled.
+/// Writes a descriptor as one that is to be filled. The mbuf is of the pool that was mapped at `offset`.
 #[inline(always)]
-fn renew(desc: &Descriptor, reach: &Reach, mbuf: &Mbuf<'_>) {
-    desc[0].store(reach.iova_at(mbuf.data_start()).0, Ordering::Relaxed);
+fn renew(desc: &Descriptor, offset: u64, mbuf: &Mbuf<'_>) {
+    let at = (mbuf.data_start().addr().get() as u64).wrapping_add(offset);
+    desc[0].store(at, Ordering::Relaxed);
     desc[1].store(0, Ordering::Relaxed);
+}
+
+/// Moves packets into a burst that has room for them.
+#[inline(always)]
+fn hand_over<'t>(mut packets: Burst<'t>, burst: &mut Burst<'t>) {
+    if burst.is_empty() {
+        *burst = packets;
+        return;
+    }
+    let moved = burst.append(&mut packets);
+    debug_assert!(moved, "not more than there was room for");
 }
 
 /// The first `n` descriptors in an area.
@@ -309,7 +312,7 @@ impl<B: Registers + 'static> RxRing for IgbvfRx<B> {
         let taken = if self.parts.pool.alloc_bulk(&mut fresh, n, self.parts.port).is_err() {
             self.take_starved(words, burst)
         } else if plain && self.frame.is_none() {
-            self.take_plain(words, &mut fresh, burst)
+            self.take_plain(words, fresh, burst)
         } else {
             self.take_odd(words, &mut fresh, burst)
         };
@@ -354,7 +357,7 @@ impl<B: Registers + 'static> Ring for IgbvfRx<B> {
         // However few, what is renewed is posted within a tick.
         if self.unposted > 0 {
             self.unposted = 0;
-            self.write_tail((self.next - 1) & self.mask);
+            self.write_tail(self.next.wrapping_sub(1) & self.mask);
         }
         self.broken
     }

@@ -1,12 +1,12 @@
 //! The transmit ring.
 //!
-//! A packet's mbuf lies in the slot of its last descriptor until the card has reported that one, or a later one, done. The
-//! last descriptor of each burst asks for such a report (RS), no other does.
+//! The mbufs of a burst are held together until the card has reported the last descriptor of the last of them done. Only such
+//! descriptors ask for a report (RS).
 
 use core::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::Arc;
 
-use mbuf::{Burst, Mbuf, Mempool};
+use mbuf::{Burst, MAX_BURST, Mbuf, Mempool};
 
 use super::desc::tx::{DATA, DD, EOP, PAYLEN_SHIFT, RS};
 use super::desc::{DESCRIPTOR, Descriptor};
@@ -24,7 +24,7 @@ pub(super) const MIN_FRAME: usize = 60;
 /// Descriptors after which the card is told, and reports, without waiting for the end of the turn.
 const ANNOUNCE_AT: usize = 32;
 /// Checks, 10 ms each, without any progress after which the queue is stuck. A wire paused by flow control lets a frame go
-/// every 34 ms at the longest.
+/// every 34 ms at the longest. More than a burst: with a packet just before each check, it is only then that progress shows.
 const PATIENCE: u32 = 50;
 
 /// What a transmit ring is made of.
@@ -40,21 +40,27 @@ pub(super) struct TxParts<B> {
     pub(super) link: Arc<AtomicBool>,
 }
 
+/// Mbufs that go back together.
+#[derive(Debug, Default)]
+struct Held {
+    mbufs: Burst<'static>,
+    /// One behind the last descriptor of the last of them.
+    end: usize,
+}
+
 /// The transmit side of a VF's queue pair.
 pub struct IgbvfTx<B: Registers + 'static> {
     descs: DmaArea,
-    /// Mbufs that the device may still read, each at its packet's last descriptor.
-    slots: Box<[Option<Mbuf<'static>>]>,
+    /// Mbufs that the device may still read: a ring of bursts of them, of which `oldest..=newest` are in use (not wrapped).
+    held: Box<[Held]>,
+    oldest: usize,
+    newest: usize,
     mask: usize,
     /// The next descriptor to be written, the first that the card was not told of, and the first not done yet: counted on
     /// without wrapping at the ring's size.
     next: usize,
     announced: usize,
     clean: usize,
-    /// Descriptors that were asked to report, a ring of them, oldest first.
-    reports: Box<[usize]>,
-    oldest_report: usize,
-    newest_report: usize,
     /// What the card was last told of offloads.
     pub(super) context: Option<Context>,
     pub(super) parts: TxParts<B>,
@@ -79,14 +85,14 @@ impl<B: Registers + 'static> IgbvfTx<B> {
         let n = parts.descriptors;
         Ok(Self {
             descs: DmaArea::new(device, n * DESCRIPTOR)?,
-            slots: (0..n).map(|_| None).collect(),
+            // Two neighbours hold more than a burst together: fewer than these would do.
+            held: (0..4 * n / MAX_BURST).map(|_| Held::default()).collect(),
+            oldest: 0,
+            newest: 0,
             mask: n - 1,
             next: 0,
             announced: 0,
             clean: 0,
-            reports: vec![0; n].into(),
-            oldest_report: 0,
-            newest_report: 0,
             context: None,
             parts,
             clean_before: 0,
@@ -120,28 +126,60 @@ impl<B: Registers + 'static> IgbvfTx<B> {
     pub(super) fn is_plain(&self, mbuf: &Mbuf<'_>) -> bool {
         let len = mbuf.len();
         let in_range = len.wrapping_sub(MIN_FRAME) <= self.parts.limits.max_frame - MIN_FRAME;
-        let is_whole = mbuf.data().len() == len && !mbuf.has_tail();
-        in_range & is_whole & mbuf.offload().is_none() & core::ptr::eq(mbuf.pool(), self.parts.pool)
+        let is_one_piece = mbuf.data().len() == len;
+        in_range & is_one_piece & mbuf.offload().is_none() & core::ptr::eq(mbuf.pool(), self.parts.pool)
     }
 
     /// Sends plain packets, for all of which there is room; returns their bytes.
     #[inline(always)]
-    fn send_plain(&mut self, burst: &mut Burst<'_>) -> u64 {
-        let mut bytes = 0;
-        let descs = descriptors(&self.descs, self.mask + 1);
-        for mbuf in burst.drain() {
+    fn send_plain(&mut self, mut packets: Burst<'static>) -> u64 {
+        let (mut bytes, mut next) = (0, self.next);
+        let (descs, offset) = (self.descs(), self.parts.reach.offset());
+        for mbuf in packets.iter() {
             let len = mbuf.len() as u64;
-            let at = self.parts.reach.iova_at(mbuf.data_start()).0;
-            // Without a tail it owns its bytes already.
-            let Ok(mbuf) = mbuf.own() else { continue };
-            let slot = self.next & self.mask;
-            descs[slot][0].store(at, Ordering::Relaxed);
-            descs[slot][1].store(DATA | EOP | len | len << PAYLEN_SHIFT, Ordering::Relaxed);
-            self.slots[slot] = Some(mbuf);
-            self.next += 1;
+            let at = (mbuf.data_start().addr().get() as u64).wrapping_add(offset);
+            let desc = &descs[next & (descs.len() - 1)];
+            desc[0].store(at, Ordering::Relaxed);
+            desc[1].store(DATA | EOP | len | len << PAYLEN_SHIFT, Ordering::Relaxed);
+            next += 1;
             bytes += len;
         }
+        let held = self.held_with_room(packets.len());
+        if held.mbufs.is_empty() {
+            held.mbufs = packets;
+        } else {
+            let moved = held.mbufs.append(&mut packets);
+            debug_assert!(moved, "there was room");
+        }
+        held.end = next;
+        self.next = next;
         bytes
+    }
+
+    /// Where the next `n` mbufs are held: with the last ones, if there is room.
+    #[inline(always)]
+    fn held_with_room(&mut self, n: usize) -> &mut Held {
+        if self.held[self.newest & (self.held.len() - 1)].mbufs.room() < n {
+            self.close();
+        }
+        &mut self.held[self.newest & (self.held.len() - 1)]
+    }
+
+    /// Begins a new burst of held mbufs. The full one is reported by its last descriptor, if it was not asked to already.
+    fn close(&mut self) {
+        let count = self.held.len();
+        let end = self.held[self.newest & (count - 1)].end;
+        if end > self.announced {
+            self.ask_for_report(end - 1);
+        }
+        self.newest += 1;
+        assert!(self.newest - self.oldest < count, "two neighbours hold more than a burst");
+    }
+
+    #[inline(always)]
+    fn ask_for_report(&self, last: usize) {
+        let word = &self.descs()[last & self.mask][1];
+        word.store(word.load(Ordering::Relaxed) | RS, Ordering::Relaxed);
     }
 
     /// Writes the next descriptor.
@@ -153,9 +191,13 @@ impl<B: Registers + 'static> IgbvfTx<B> {
         self.next += 1;
     }
 
-    /// Leaves a packet's mbuf with the descriptor that was written last, which is its own last one.
+    /// Holds a packet whose last descriptor was written last.
     pub(super) fn hold(&mut self, mbuf: Mbuf<'static>) {
-        self.slots[(self.next - 1) & self.mask] = Some(mbuf);
+        let end = self.next;
+        let held = self.held_with_room(1);
+        held.end = end;
+        let pushed = held.mbufs.push(mbuf);
+        debug_assert!(pushed.is_ok(), "there was room");
         if self.next - self.announced >= ANNOUNCE_AT {
             self.announce();
         }
@@ -164,11 +206,7 @@ impl<B: Registers + 'static> IgbvfTx<B> {
     /// Asks for a report on the last descriptor, and tells the card of all that were written.
     #[inline(always)]
     fn announce(&mut self) {
-        let last = self.next - 1;
-        let word = &self.descs()[last & self.mask][1];
-        word.store(word.load(Ordering::Relaxed) | RS, Ordering::Relaxed);
-        self.reports[self.newest_report & self.mask] = last;
-        self.newest_report += 1;
+        self.ask_for_report(self.next - 1);
         self.announced = self.next;
         // ORDERING: N2 Release, pairs with the device's reading of descriptors in front of the tail: they are written.
         fence(Ordering::Release);
@@ -179,29 +217,21 @@ impl<B: Registers + 'static> IgbvfTx<B> {
     /// Gives back the mbufs of what was reported done.
     #[inline]
     fn reclaim(&mut self) {
-        while self.oldest_report != self.newest_report {
-            let last = self.reports[self.oldest_report & self.mask];
+        let mask = self.held.len() - 1;
+        while self.clean != self.announced {
+            let end = self.held[self.oldest & mask].end;
             // ORDERING: N1 Acquire, pairs with the device's writing of DD behind its last reading of the packet.
-            if self.descs()[last & self.mask][1].load(Ordering::Acquire) & DD == 0 {
+            if end > self.announced
+                || self.descs()[(end - 1) & self.mask][1].load(Ordering::Acquire) & DD == 0
+            {
                 return;
             }
-            self.oldest_report += 1;
-            self.free_through(last);
-        }
-    }
-
-    #[inline(always)]
-    fn free_through(&mut self, last: usize) {
-        let mut done = Burst::new();
-        while self.clean <= last {
-            if let Some(mbuf) = self.slots[self.clean & self.mask].take()
-                && let Err(mbuf) = done.push(mbuf)
-            {
-                done.clear();
-                let pushed = done.push(mbuf);
-                debug_assert!(pushed.is_ok(), "it is empty");
+            self.held[self.oldest & mask].mbufs.clear();
+            self.clean = end;
+            if self.oldest == self.newest {
+                return;
             }
-            self.clean += 1;
+            self.oldest += 1;
         }
     }
 }
@@ -215,13 +245,9 @@ impl<B: Registers + 'static> TxRing for IgbvfTx<B> {
             self.reclaim();
         }
         let n = burst.len();
-        let taken = if n <= self.room() && burst.iter().all(|mbuf| self.is_plain(mbuf)) {
-            let bytes = self.send_plain(burst);
-            count(counters, n as u64, bytes);
-            n
-        } else {
-            self.send_mixed(burst, counters)
-        };
+        let is_plain = n <= self.room() && burst.iter().all(|mbuf| self.is_plain(mbuf));
+        let taken =
+            if is_plain { self.send_owned(burst, counters) } else { self.send_mixed(burst, counters) };
         if self.next - self.announced >= ANNOUNCE_AT {
             self.announce();
         }
@@ -237,6 +263,16 @@ impl<B: Registers + 'static> TxRing for IgbvfTx<B> {
 }
 
 impl<B: Registers + 'static> IgbvfTx<B> {
+    #[inline(always)]
+    fn send_owned(&mut self, burst: &mut Burst<'_>, counters: &QueueCounters) -> usize {
+        // A tail without bytes is no reason to look at each packet in the common burst.
+        let Some(packets) = burst.take_owned() else { return self.send_mixed(burst, counters) };
+        let n = packets.len();
+        let bytes = self.send_plain(packets);
+        count(counters, n as u64, bytes);
+        n
+    }
+
     #[cold]
     fn send_mixed(&mut self, burst: &mut Burst<'_>, counters: &QueueCounters) -> usize {
         self.reclaim();
