@@ -2,13 +2,14 @@
 
 use pmd::bus::pci::Bdf;
 
-use super::{Machine, Nic, Obstacle, Policy, policy, survey};
+use super::survey::cards;
+use super::{Machine, Nic, Obstacle, Policy, policy};
 
 /// What is to be said when a port starts on the card at `bdf`, a line each with the command that mends it: its PF's policy
 /// may be in a switch's way, and other VFs of that PF may be free to forge addresses. `ports`: where the switch's ports
 /// sit, this one among them. Nothing is said of what cannot be found out.
 pub(crate) fn warnings_at_start(machine: &Machine, bdf: Bdf, ports: &[Bdf]) -> Vec<String> {
-    let nics = survey(machine).unwrap_or_default();
+    let nics = cards(machine).unwrap_or_default();
     let Some(pf) = nics.iter().find(|nic| nic.bdf == bdf).and_then(|nic| nic.pf.as_ref()) else {
         return Vec::new();
     };

@@ -62,7 +62,7 @@ impl Nic {
     fn read(machine: &Machine, names: &Names, function: &Function) -> Result<Self, PciError> {
         let ids = function.ids()?;
         let transitional = (ids.vendor, ids.device) == TRANSITIONAL;
-        let mut nic = Self {
+        Ok(Self {
             bdf: function.bdf(),
             ids,
             name: names.name(&ids),
@@ -75,9 +75,7 @@ impl Nic {
             ours: driver_for(&ids),
             modern: transitional.then(|| modern(function)).flatten(),
             verdict: Verdict::default(),
-        };
-        nic.verdict = Verdict::of(&nic, machine);
-        Ok(nic)
+        })
     }
 }
 
@@ -113,8 +111,18 @@ fn modern(function: &Function) -> Option<bool> {
     pmd::bus::pci::is_modern_virtio(&function.config().ok()?)
 }
 
-/// Looks at all network cards, in the order of the bus. One that goes away meanwhile is left out.
+/// Looks at all network cards, in the order of the bus. Opens, for a moment, what a program would open to have one: whoever
+/// does so in that moment finds it taken.
 pub(crate) fn survey(machine: &Machine) -> Result<Vec<Nic>, PciError> {
+    let mut nics = cards(machine)?;
+    for nic in &mut nics {
+        nic.verdict = Verdict::of(nic, machine);
+    }
+    Ok(nics)
+}
+
+/// The same without a verdict on them, and without opening anything. A card that goes away meanwhile is left out.
+pub(crate) fn cards(machine: &Machine) -> Result<Vec<Nic>, PciError> {
     let names = Names::of(machine);
     let mut nics = Vec::new();
     for function in machine.sysfs().functions()? {

@@ -13,7 +13,7 @@ use super::{Bdf, Function, IommuGroup, PciError, Sysfs};
 pub const VFIO: &str = "vfio-pci";
 
 /// How long the kernel may take for what it does: it mostly has done it when the write returns.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Sysfs {
     /// Takes a function from the kernel's driver and gives it to vfio-pci, where a program can open it. Nothing happens if
