@@ -33,6 +33,9 @@ struct Args {
     /// MiB of packet memory to map, in 2 MiB hugepages.
     #[arg(long, default_value_t = 16)]
     memory: usize,
+    /// Switch its memory decoding off and on under the mapped registers. (VFs decode always.)
+    #[arg(long)]
+    decode_off: bool,
     /// Keep it for so many seconds, or until the system wants it back.
     #[arg(long, default_value_t = 0)]
     wait: u64,
@@ -52,6 +55,17 @@ fn read_registers(device: &VfioDevice) {
             assert_eq!(bar.read32(bar.size()), u32::MAX, "nothing is behind it");
         }
     }
+}
+
+/// Registers that cannot be reached cost nothing but their values.
+fn decode_off(device: &VfioDevice) -> Result<(), Box<dyn Error>> {
+    const COMMAND: u16 = 0x04;
+    const MEMORY: u16 = 1 << 1;
+    let bar = (0..6).find_map(|index| device.bar(index).ok()).ok_or("no memory BAR")?;
+    let command = device.read_config16(COMMAND)?;
+    device.write_config(COMMAND, &(command & !MEMORY).to_le_bytes())?;
+    println!("not decoded: {:08x}, gone: {}", bar.read32(0), bar.is_gone());
+    Ok(device.write_config(COMMAND, &command.to_le_bytes())?)
 }
 
 fn map_memory(device: &VfioDevice, mib: usize) -> Result<(), Box<dyn Error>> {
@@ -111,6 +125,9 @@ fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     device.reset()?;
     println!("reset in {} ms", start.elapsed().as_millis());
+    if args.decode_off {
+        decode_off(&device)?;
+    }
     println!("twice: {}", VfioDevice::open(args.bdf, &access).err().ok_or("opened a second time")?);
     if args.wait > 0 {
         let asked = wait(&device, Duration::from_secs(args.wait))?;
