@@ -25,7 +25,7 @@ pub mod pcap;
 mod spec;
 pub mod tap;
 
-pub(crate) use burst::{Fate, admit, count, send_each};
+pub(crate) use burst::{Fate, count, send_each};
 pub(crate) use frame::{MAX_FRAME, MIN_FRAME};
 
 use crate::{Port, PortError};

@@ -9,19 +9,32 @@ pub(super) const HDR_LEN: usize = 12;
 
 /// What a device wrote in front of a packet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RxHeader {
-    pub(super) hdr: VirtioNetHdr,
-    /// Buffers that the packet takes, this one included. Means something with MRG_RXBUF only.
-    pub(super) num_buffers: u16,
-}
+pub(super) struct RxHeader([u8; HDR_LEN]);
 
 impl RxHeader {
-    /// From the first bytes of a buffer; `None` if there are too few.
-    #[inline]
+    /// From a buffer's first bytes; `None` if there are too few.
+    #[inline(always)]
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (hdr, rest) = bytes.split_first_chunk()?;
-        let hdr = VirtioNetHdr::from_le_bytes(hdr);
-        Some(Self { hdr, num_buffers: u16::from_le_bytes(*rest.first_chunk()?) })
+        bytes.first_chunk().map(|bytes| Self(*bytes))
+    }
+
+    /// Whether it says nothing of the packet.
+    #[inline(always)]
+    pub(super) fn is_plain(&self) -> bool {
+        self.0[..VirtioNetHdr::LEN] == [0; VirtioNetHdr::LEN]
+    }
+
+    /// What it says of the packet.
+    pub(super) fn hdr(&self) -> VirtioNetHdr {
+        let [hdr @ .., _, _] = &self.0;
+        VirtioNetHdr::from_le_bytes(hdr)
+    }
+
+    /// Buffers that the packet takes, this one included. Means something with MRG_RXBUF only.
+    #[inline(always)]
+    pub(super) fn num_buffers(&self) -> u16 {
+        let [.., low, high] = self.0;
+        u16::from_le_bytes([low, high])
     }
 }
 
@@ -54,7 +67,7 @@ mod tests {
     fn eleven_bytes_are_no_header() {
         assert!(RxHeader::from_bytes(&[0; 11]).is_none());
         assert_eq!(
-            RxHeader::from_bytes(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 1]).map(|h| h.num_buffers),
+            RxHeader::from_bytes(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 1]).map(|h| h.num_buffers()),
             Some(259)
         );
     }

@@ -13,8 +13,8 @@ use super::header::{HDR_LEN, RxHeader};
 use super::virtqueue::{BATCH, Piece, RingFault, Used, Virtqueue, WHOLE};
 use crate::bus::Registers;
 use crate::nic::Reach;
-use crate::offload::{OffloadSet, VirtioNetHdr, from_virtio_net};
-use crate::vdev::{MAX_FRAME, MIN_FRAME, admit, count};
+use crate::offload::{OffloadSet, from_virtio_net};
+use crate::vdev::{MAX_FRAME, MIN_FRAME, count};
 use crate::{DropReason, QueueCounters, QueueEnv};
 
 /// Checks (one each 10 ms) during which a packet may stay unfinished: a device publishes all buffers of one at once
@@ -47,20 +47,41 @@ pub(super) struct Rx<V, B> {
 
 /// The first buffers of a packet.
 struct Unfinished {
-    /// None if the packet is to be thrown away, for this reason.
+    /// Or why it is to be thrown away.
     packet: Result<Mbuf<'static>, DropReason>,
-    hdr: VirtioNetHdr,
+    header: RxHeader,
     /// Buffers that are still to come.
     left: u16,
     /// Bytes so far.
     len: usize,
 }
 
-/// What a burst brought.
-#[derive(Default)]
-struct Tally {
-    packets: u64,
-    bytes: u64,
+/// A burst in the making.
+struct Taking<'b, 't> {
+    burst: &'b mut Burst<'t>,
+    counters: &'b QueueCounters,
+    /// Packets that came and were dropped, and their bytes.
+    dropped: u64,
+    dropped_bytes: u64,
+}
+
+impl Taking<'_, '_> {
+    /// Drops a packet of so many bytes.
+    #[cold]
+    fn drop_one(&mut self, reason: DropReason, bytes: usize) {
+        self.dropped += 1;
+        self.dropped_bytes += bytes as u64;
+        self.counters.drop_packets(reason, 1);
+    }
+
+    /// Counts what came since the burst had `before` packets; returns how many it has more.
+    #[inline(always)]
+    fn finish(self, before: usize) -> usize {
+        let fresh = &self.burst[before..];
+        let bytes: u64 = fresh.iter().map(|mbuf| mbuf.len() as u64).sum();
+        count(self.counters, fresh.len() as u64 + self.dropped, bytes + self.dropped_bytes);
+        fresh.len()
+    }
 }
 
 impl<V: Virtqueue, B: Registers> Rx<V, B> {
@@ -91,131 +112,97 @@ impl<V: Virtqueue, B: Registers> Rx<V, B> {
         if self.fault.is_some() {
             return 0;
         }
-        let (before, mut tally) = (burst.len(), Tally::default());
-        self.fault = self.receive(burst, &mut tally, counters).err();
-        count(counters, tally.packets, tally.bytes);
+        let before = burst.len();
+        let mut taking = Taking { burst, counters, dropped: 0, dropped_bytes: 0 };
+        self.fault = self.receive(&mut taking).err();
+        let received = taking.finish(before);
         if self.refill() {
             counters.notifications.add(1);
         }
-        burst.len() - before
+        received
     }
 
-    #[inline]
-    fn receive(
-        &mut self,
-        burst: &mut Burst<'_>,
-        tally: &mut Tally,
-        counters: &QueueCounters,
-    ) -> Result<(), RingFault> {
+    #[inline(always)]
+    fn receive(&mut self, taking: &mut Taking<'_, '_>) -> Result<(), RingFault> {
         let mut used = [Used::NONE; BATCH];
         loop {
             // As many buffers as packets could come: more only if these were less than a packet each.
-            let room = burst.room();
+            let room = taking.burst.room();
             let n = self.setup.queue.take_used(&mut used[..room])?;
-            self.take(&used[..n], burst, tally, counters)?;
-            if n < room || burst.room() == 0 {
+            self.take(&used[..n], taking)?;
+            if n < room || taking.burst.room() == 0 {
                 return Ok(());
             }
         }
     }
 
-    /// Makes packets of used buffers, for all of which `burst` has room.
+    /// Makes packets of used buffers, for all of which the burst has room.
     #[inline(always)]
-    fn take(
-        &mut self,
-        used: &[Used],
-        burst: &mut Burst<'_>,
-        tally: &mut Tally,
-        counters: &QueueCounters,
-    ) -> Result<(), RingFault> {
+    fn take(&mut self, used: &[Used], taking: &mut Taking<'_, '_>) -> Result<(), RingFault> {
         for used in used {
-            let mut mbuf = self.filled(*used)?;
+            let mut mbuf = self.held[usize::from(used.id)].take().ok_or(RingFault::UsedId)?;
+            let written = written(&mut mbuf, used.len)?;
             if self.unfinished.is_some() {
-                self.continued(mbuf, burst, tally, counters)?;
+                mbuf.set_filled(0, written);
+                self.continued(mbuf, taking)?;
                 continue;
             }
-            let Some(RxHeader { hdr, num_buffers }) = RxHeader::from_bytes(mbuf.data()) else {
-                tally.packets += 1;
-                counters.drop_packets(DropReason::RxError, 1);
+            // The data of a posted mbuf is the header.
+            let (Some(header), Some(len)) = (RxHeader::from_bytes(mbuf.data()), written.checked_sub(HDR_LEN))
+            else {
+                taking.drop_one(DropReason::RxError, written);
                 continue;
             };
-            mbuf.trim_front(HDR_LEN);
-            if self.setup.mergeable && num_buffers > 1 {
-                self.begun(mbuf, hdr, num_buffers)?;
-                continue;
+            mbuf.set_filled(HDR_LEN, len);
+            if self.setup.mergeable && header.num_buffers() > 1 {
+                self.begun(mbuf, header)?;
+            } else {
+                self.finished(mbuf, &header, taking);
             }
-            self.finished(Ok(mbuf), &hdr, burst, tally, counters);
         }
         Ok(())
     }
 
-    /// The mbuf behind a used buffer, with as many bytes as the device wrote.
-    #[inline(always)]
-    fn filled(&mut self, used: Used) -> Result<Mbuf<'static>, RingFault> {
-        let mut mbuf = self.held[usize::from(used.id)].take().ok_or(RingFault::UsedId)?;
-        let (_, room) = mbuf.spare();
-        let len = match used.len {
-            WHOLE => room,
-            len if len as usize <= room => len as usize,
-            _ => return Err(RingFault::UsedLength),
-        };
-        mbuf.set_filled(0, len);
-        Ok(mbuf)
-    }
-
     /// A packet is whole: labels it and hands it over, or counts why not.
     #[inline(always)]
-    fn finished(
-        &self,
-        packet: Result<Mbuf<'static>, DropReason>,
-        hdr: &VirtioNetHdr,
-        burst: &mut Burst<'_>,
-        tally: &mut Tally,
-        counters: &QueueCounters,
-    ) {
-        tally.packets += 1;
-        let labelled = packet.and_then(|mut mbuf| {
-            tally.bytes += mbuf.len() as u64;
-            if mbuf.len() < MIN_FRAME {
-                return Err(DropReason::RxTooShort);
+    fn finished(&self, mut mbuf: Mbuf<'static>, header: &RxHeader, taking: &mut Taking<'_, '_>) {
+        let len = mbuf.len();
+        if len < MIN_FRAME {
+            return taking.drop_one(DropReason::RxTooShort, len);
+        }
+        if !header.is_plain() {
+            match from_virtio_net(&header.hdr(), mbuf.data(), len, self.setup.allowed) {
+                Ok(offload) => mbuf.set_offload(offload),
+                Err(lie) => return taking.drop_one(lie.into(), len),
             }
-            mbuf.set_port(self.setup.env.port);
-            if *hdr != VirtioNetHdr::default() {
-                mbuf.set_offload(from_virtio_net(hdr, mbuf.data(), mbuf.len(), self.setup.allowed)?);
-            }
-            Ok(mbuf)
-        });
-        admit(burst, labelled, counters);
+        }
+        mbuf.set_port(self.setup.env.port);
+        let pushed = taking.burst.push(mbuf);
+        debug_assert!(pushed.is_ok(), "there was room");
     }
 
     /// The first of several buffers.
     #[cold]
-    fn begun(&mut self, mbuf: Mbuf<'static>, hdr: VirtioNetHdr, num_buffers: u16) -> Result<(), RingFault> {
-        if num_buffers > self.setup.queue.size() {
+    fn begun(&mut self, mbuf: Mbuf<'static>, header: RxHeader) -> Result<(), RingFault> {
+        if header.num_buffers() > self.setup.queue.size() {
             return Err(RingFault::BufferCount);
         }
-        let len = mbuf.len();
-        self.unfinished = Some(Unfinished { packet: Ok(mbuf), hdr, left: num_buffers - 1, len });
+        let (len, left) = (mbuf.len(), header.num_buffers() - 1);
+        self.unfinished = Some(Unfinished { packet: Ok(mbuf), header, left, len });
         self.waited = 0;
         Ok(())
     }
 
     /// One more of them.
     #[cold]
-    fn continued(
-        &mut self,
-        more: Mbuf<'static>,
-        burst: &mut Burst<'_>,
-        tally: &mut Tally,
-        counters: &QueueCounters,
-    ) -> Result<(), RingFault> {
+    fn continued(&mut self, more: Mbuf<'static>, taking: &mut Taking<'_, '_>) -> Result<(), RingFault> {
         let Some(mut unfinished) = self.unfinished.take() else { return Err(RingFault::Unfinished) };
         unfinished.left -= 1;
         unfinished.hang_on(more);
-        if unfinished.left > 0 {
-            self.unfinished = Some(unfinished);
-        } else {
-            self.finished(unfinished.packet, &unfinished.hdr, burst, tally, counters);
+        match unfinished.packet {
+            _ if unfinished.left > 0 => self.unfinished = Some(unfinished),
+            Ok(mbuf) => self.finished(mbuf, &unfinished.header, taking),
+            Err(reason) => taking.drop_one(reason, unfinished.len),
         }
         Ok(())
     }
@@ -293,6 +280,17 @@ impl<V: Virtqueue, B: Registers> Rx<V, B> {
             // Nothing to read if it was not signalled.
             let _ = rustix::io::read(event, &mut [0; 8]);
         }
+    }
+}
+
+/// Bytes that the device wrote into a buffer, header included, as far as that can be.
+#[inline(always)]
+fn written(mbuf: &mut Mbuf<'static>, said: u32) -> Result<usize, RingFault> {
+    let (_, room) = mbuf.spare();
+    match said {
+        WHOLE => Ok(room),
+        said if said as usize <= room => Ok(said as usize),
+        _ => Err(RingFault::UsedLength),
     }
 }
 

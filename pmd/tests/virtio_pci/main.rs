@@ -8,5 +8,6 @@ mod lies;
 mod life;
 mod model;
 mod offloads;
+mod race;
 mod scene;
 mod traffic;

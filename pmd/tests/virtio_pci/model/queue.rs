@@ -82,6 +82,11 @@ impl Queue {
         if self.packed { self.take_packed(memory) } else { self.take_split(memory) }
     }
 
+    /// Whether there is a next buffer.
+    pub(crate) fn has_next(&self, memory: &DeviceMemory) -> bool {
+        self.clone().take(memory).is_some()
+    }
+
     fn take_split(&mut self, memory: &DeviceMemory) -> Option<Chain> {
         if memory.load16(self.driver + 2)? == self.avail {
             return None;
