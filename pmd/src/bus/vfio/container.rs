@@ -13,8 +13,10 @@ use vfio_bindings::bindings::vfio::{VFIO_NOIOMMU_IOMMU, VFIO_TYPE1v2_IOMMU};
 use vfio_ioctls::{VfioContainer, VfioError};
 
 use super::answer::IommuInfo;
-use super::ioctl;
+use super::iommufd::Ioas;
 use super::mappings::{Iommu, Mappings};
+use super::memlock::Memlock;
+use super::{ioctl, physical};
 use crate::bus::BusError;
 
 /// A container.
@@ -23,6 +25,8 @@ pub(super) enum Container {
     Type1(Mappings<Type1>),
     /// Without any: devices use physical addresses, and may use all of them.
     NoIommu(File),
+    /// Behind an IOMMU, by iommufd: what character devices have in a container's place.
+    Ioas(Mappings<Ioas>),
 }
 
 /// The kernel's type 1 IOMMU interface, second version: a mapping is undone as a whole.
@@ -53,6 +57,27 @@ impl Container {
         match self {
             Self::Type1(mappings) => mappings.iommu().fd(),
             Self::NoIommu(file) => file.as_fd(),
+            Self::Ioas(mappings) => mappings.iommu().fd(),
+        }
+    }
+
+    /// Maps a zone for all devices in it; says what must be added (wrapping) to the zone's addresses to make them theirs.
+    /// To be undone by [`unmap`](Self::unmap), before the zone is dropped.
+    pub(super) fn map(&self, zone: &Zone) -> Result<u64, BusError> {
+        let iova = match self {
+            Self::Type1(mappings) => mappings.map(zone, Memlock::now())?,
+            Self::Ioas(mappings) => mappings.map(zone, Memlock::now())?,
+            Self::NoIommu(_) => return physical::offset(zone),
+        };
+        Ok(iova.0.wrapping_sub(zone.base().addr().get() as u64))
+    }
+
+    /// One user less of the zone that begins at `base`.
+    pub(super) fn unmap(&self, base: usize, len: usize) {
+        match self {
+            Self::Type1(mappings) => mappings.unmap(base, len),
+            Self::Ioas(mappings) => mappings.unmap(base, len),
+            Self::NoIommu(_) => {}
         }
     }
 

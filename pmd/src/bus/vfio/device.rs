@@ -12,11 +12,9 @@ use vfio_bindings::bindings::vfio::{
 };
 
 use super::answer::Region;
-use super::container::Container;
-use super::group::{Claim, Group};
-use super::memlock::Memlock;
+use super::group::{Claim, Group, Home};
 use super::mmio::Mmio;
-use super::{Access, ioctl, physical};
+use super::{Access, ioctl, iommufd};
 use crate::alarm::Alarm;
 use crate::bus::pci::{Bdf, Function, IommuGroup, PciError, Sysfs};
 use crate::bus::{BusError, DmaMapping, PciDevice, PciIds};
@@ -51,9 +49,9 @@ pub struct VfioDevice {
 
 /// What keeps a device open: it is closed when the last BAR is unmapped.
 struct Opened {
-    // In this order: a device is closed before its group, and only then may be opened again.
+    // In this order: a device is closed before its home is left, and only then may be opened again.
     fd: OwnedFd,
-    group: Arc<Group>,
+    home: Home,
     _claim: Claim,
 }
 
@@ -78,16 +76,14 @@ impl VfioDevice {
         let function = Sysfs::default().function(bdf).map_err(|e| as_missing(&e))?;
         let group = check(&function, access)?;
         let claim = Claim::new(bdf)?;
-        let group_open = Group::get(&group, bdf)?;
         if access.noiommu {
             tracing::warn!(
                 device = %bdf,
                 "no IOMMU holds this device: whatever it is told or gets wrong, it can write anywhere in memory"
             );
         }
-        let fd = ioctl::device(group_open.fd(), &name_for(bdf, access))
-            .map_err(|source| not_given(bdf, access, source))?;
-        Self::new(&function, Opened { fd, group: group_open, _claim: claim })
+        let (home, fd) = open_in(&function, &group, access)?;
+        Self::new(&function, Opened { fd, home, _claim: claim })
     }
 
     fn new(function: &Function, open: Opened) -> Result<Self, BusError> {
@@ -224,23 +220,14 @@ impl PciDevice for VfioDevice {
     }
 
     fn map(&self, zone: &Zone) -> Result<DmaMapping, BusError> {
-        let group = Arc::clone(&self.open.group);
-        match &group.shared.container {
-            Container::NoIommu(_) => {
-                let offset = physical::offset(zone)?;
-                Ok(DmaMapping::new((), offset))
-            }
-            Container::Type1(mappings) => {
-                let iova = mappings.map(zone, Memlock::now())?;
-                let (base, len) = (zone.base().addr().get(), zone.len());
-                let offset = iova.0.wrapping_sub(base as u64);
-                Ok(DmaMapping::new(Unmap { group, base, len }, offset))
-            }
-        }
+        let home = self.open.home.clone();
+        let offset = home.container().map(zone)?;
+        let (base, len) = (zone.base().addr().get(), zone.len());
+        Ok(DmaMapping::new(Unmap { home, base, len }, offset))
     }
 
     fn area_pages(&self) -> PageSize {
-        if self.open.group.shared.container.is_noiommu() { PageSize::Huge2M } else { PageSize::Small4K }
+        if self.open.home.container().is_noiommu() { PageSize::Huge2M } else { PageSize::Small4K }
     }
 
     fn reset(&self) -> Result<(), BusError> {
@@ -285,18 +272,16 @@ impl Drop for VfioDevice {
     }
 }
 
-/// Undoes a mapping, while its group, and so its container's IOMMU, is still there.
+/// Undoes a mapping, while the address space is still there.
 struct Unmap {
-    group: Arc<Group>,
+    home: Home,
     base: usize,
     len: usize,
 }
 
 impl Drop for Unmap {
     fn drop(&mut self) {
-        if let Container::Type1(mappings) = &self.group.shared.container {
-            mappings.unmap(self.base, self.len);
-        }
+        self.home.container().unmap(self.base, self.len);
     }
 }
 
@@ -327,6 +312,20 @@ fn check(function: &Function, access: &Access) -> Result<IommuGroup, BusError> {
         (false, true) => Err(BusError::Missing(format!("{bdf} has an IOMMU: leave `noiommu` out"))),
         _ => Ok(group),
     }
+}
+
+/// Opens the device, by its group; by its character device where that is all there is.
+fn open_in(function: &Function, group: &IommuGroup, access: &Access) -> Result<(Home, OwnedFd), BusError> {
+    let bdf = function.bdf();
+    if iommufd::is_all_there_is() {
+        return match access.token {
+            Some(_) => Err(BusError::Missing(format!("{bdf}: tokens need a kernel with VFIO's containers"))),
+            None => Home::without_group(function),
+        };
+    }
+    let group = Group::get(group, bdf)?;
+    let device = ioctl::device(group.fd(), &name_for(bdf, access));
+    Ok((Home::Group(Arc::clone(&group)), device.map_err(|source| not_given(bdf, access, source))?))
 }
 
 /// How VFIO is asked for a device: by its address, and with the token that its PF's owner gave out.
@@ -360,4 +359,75 @@ fn watch_removal(device: BorrowedFd<'_>) -> Option<Alarm> {
     let alarm = Alarm::new().ok()?;
     ioctl::set_irqs(device, VFIO_PCI_REQ_IRQ_INDEX, core::slice::from_ref(&alarm)).ok()?;
     Some(alarm)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::*;
+
+    const BDF: &str = "0000:01:10.0";
+
+    /// A sysfs with one function, with this driver, in group 5 of this name.
+    fn tree(root: &Path, driver: Option<&str>, group: Option<&str>) -> Function {
+        let function = root.join("bus/pci/devices").join(BDF);
+        let members = root.join("kernel/iommu_groups/5/devices").join(BDF);
+        for folder in [&function, &members] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        fs::write(function.join("vendor"), "0x8086\n").unwrap();
+        if let Some(name) = driver {
+            symlink(format!("../../drivers/{name}"), function.join("driver")).unwrap();
+        }
+        if let Some(name) = group {
+            symlink("../../../kernel/iommu_groups/5", function.join("iommu_group")).unwrap();
+            fs::write(root.join("kernel/iommu_groups/5/name"), name).unwrap();
+        }
+        Sysfs::at(root).function(BDF.parse().unwrap()).unwrap()
+    }
+
+    fn checked(driver: Option<&str>, group: Option<&str>, noiommu: bool) -> Result<u32, String> {
+        let root = tempfile::tempdir().unwrap();
+        let function = tree(root.path(), driver, group);
+        let group = check(&function, &Access { token: None, noiommu });
+        group.map(|group| group.number).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_said_with_the_mend() {
+        assert_eq!(checked(Some("vfio-pci"), Some(""), false), Ok(5));
+        assert_eq!(checked(Some("vfio-pci"), Some("vfio-noiommu\n"), true), Ok(5));
+        assert_eq!(checked(Some("mlx5_vfio_pci"), Some(""), false), Ok(5), "a variant for one card");
+        let bind = "sudo polder nic bind 0000:01:10.0";
+        let with_igbvf = checked(Some("igbvf"), Some(""), false).unwrap_err();
+        assert!(with_igbvf.contains("driver igbvf") && with_igbvf.contains(bind), "{with_igbvf}");
+        assert!(checked(None, Some(""), false).unwrap_err().contains(bind));
+        assert!(checked(Some("vfio-pci"), None, false).unwrap_err().contains("no IOMMU group"));
+        assert!(
+            checked(Some("vfio-pci"), Some("vfio-noiommu"), false)
+                .unwrap_err()
+                .contains("vfio:0000:01:10.0,noiommu")
+        );
+        assert!(checked(Some("vfio-pci"), Some(""), true).unwrap_err().contains("leave `noiommu` out"));
+    }
+
+    #[test]
+    fn a_token_stands_behind_the_address() {
+        let bdf: Bdf = BDF.parse().unwrap();
+        let access = Access { token: Some("14d63f20-8445-11ea-8900-1f9ce7d5650d".into()), noiommu: false };
+        assert_eq!(
+            name_for(bdf, &access).to_str().unwrap(),
+            "0000:01:10.0 vf_token=14d63f20-8445-11ea-8900-1f9ce7d5650d"
+        );
+        let refused = |number, access: &Access| {
+            not_given(bdf, access, io::Error::from_raw_os_error(number)).to_string()
+        };
+        assert!(refused(libc::EACCES, &Access::default()).contains("token=UUID"));
+        assert!(refused(libc::EACCES, &access).contains("not the one"));
+        assert!(refused(libc::EINVAL, &access).contains("leave `token` out"));
+        assert!(refused(libc::ENODEV, &Access::default()).contains("polder nic bind"));
+    }
 }

@@ -3,27 +3,33 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use vfio_bindings::bindings::vfio::VFIO_GROUP_FLAGS_VIABLE;
 
 use super::container::Container;
 use super::ioctl;
+use super::iommufd::Ioas;
+use super::mappings::Mappings;
 use crate::bus::BusError;
-use crate::bus::pci::{Bdf, IommuGroup};
+use crate::bus::pci::{Bdf, Function, IommuGroup};
 
 /// What this process has of VFIO. One lock for all of it: opening and closing devices is rare.
 struct Open {
     groups: BTreeMap<u32, Weak<Group>>,
     /// With an IOMMU, and without.
     containers: [Weak<Shared>; 2],
+    /// Of character devices.
+    ioas: Weak<Container>,
     devices: BTreeSet<Bdf>,
 }
 
 static OPEN: Mutex<Open> = Mutex::new(Open {
     groups: BTreeMap::new(),
     containers: [Weak::new(), Weak::new()],
+    ioas: Weak::new(),
     devices: BTreeSet::new(),
 });
 
@@ -33,7 +39,7 @@ fn lock() -> MutexGuard<'static, Open> {
 
 /// A container and how many groups are in it: it has an IOMMU while there is one, and loses all its mappings with the last.
 pub(super) struct Shared {
-    pub(super) container: Container,
+    container: Container,
     /// Changed under the lock.
     groups: Mutex<usize>,
 }
@@ -44,19 +50,57 @@ impl Shared {
     }
 }
 
+/// What keeps the address space there that a device is in.
+#[derive(Clone)]
+pub(super) enum Home {
+    /// A group in a container.
+    Group(Arc<Group>),
+    /// The address space itself: a character device has no group.
+    Ioas(Arc<Container>),
+}
+
+impl Home {
+    pub(super) fn container(&self) -> &Container {
+        match self {
+            Self::Group(group) => &group.shared.container,
+            Self::Ioas(container) => container,
+        }
+    }
+
+    /// Opens a device that has no group.
+    pub(super) fn without_group(function: &Function) -> Result<(Self, OwnedFd), BusError> {
+        let mut open = lock();
+        let container = match open.ioas.upgrade() {
+            Some(container) => container,
+            None => Arc::new(Container::Ioas(Mappings::new(Ioas::new()?))),
+        };
+        open.ioas = Arc::downgrade(&container);
+        let Container::Ioas(mappings) = &*container else { unreachable!("made above") };
+        let device = mappings.iommu().open_device(function)?;
+        Ok((Self::Ioas(container), device))
+    }
+}
+
 /// A group of ours, in its container.
 pub(super) struct Group {
+    number: u32,
     /// None from its drop on.
     file: Option<File>,
-    pub(super) shared: Arc<Shared>,
+    shared: Arc<Shared>,
 }
 
 impl Group {
     /// The group, opened now or before. `bdf` is the device for whose sake.
     pub(super) fn get(group: &IommuGroup, bdf: Bdf) -> Result<Arc<Self>, BusError> {
         let mut open = lock();
-        if let Some(ours) = open.groups.get(&group.number).and_then(Weak::upgrade) {
-            return Ok(ours);
+        while let Some(ours) = open.groups.get(&group.number) {
+            if let Some(ours) = ours.upgrade() {
+                return Ok(ours);
+            }
+            // Its drop has begun on another thread and waits for the lock.
+            drop(open);
+            std::thread::sleep(Duration::from_millis(1));
+            open = lock();
         }
         let file = open_file(group)?;
         check_viable(&file, group, bdf)?;
@@ -70,7 +114,7 @@ impl Group {
         };
         *place = Arc::downgrade(&shared);
         attach(&file, &shared, bdf)?;
-        let ours = Arc::new(Self { file: Some(file), shared });
+        let ours = Arc::new(Self { number: group.number, file: Some(file), shared });
         open.groups.insert(group.number, Arc::downgrade(&ours));
         Ok(ours)
     }
@@ -83,7 +127,8 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         // Whoever opens it again waits until it is closed.
-        let _open = lock();
+        let mut open = lock();
+        open.groups.remove(&self.number);
         if let Some(file) = self.file.take() {
             // Also done by the kernel when the file is closed.
             let _ = ioctl::unset_container(file.as_fd());

@@ -8,6 +8,7 @@
 //! | group.rs | what VFIO gives away as one, and which devices this process has |
 //! | container.rs | the address space that all our devices share |
 //! | mappings.rs, memlock.rs | which memory is in it, where, and what limits that |
+//! | iommufd.rs | the same on kernels that have character devices in place of groups and containers; only compiled |
 //! | physical.rs | addresses without an IOMMU |
 //! | ioctl.rs, answer.rs | the kernel's calls, and what it answers |
 //!
@@ -16,16 +17,13 @@
 //! errors of resets and of accesses to configuration space.
 //!
 //! Source: the kernel's include/uapi/linux/vfio.h and Documentation/driver-api/vfio.rst.
-//!
-//! # What is not here
-//! iommufd and the VFIO character device. Kernels that have them have containers and groups, too, unless built without
-//! (`CONFIG_VFIO_CONTAINER` or `CONFIG_IOMMUFD_VFIO_CONTAINER`, and `CONFIG_VFIO_GROUP`).
 
 mod answer;
 mod container;
 mod device;
 mod group;
 mod ioctl;
+mod iommufd;
 mod mappings;
 mod memlock;
 mod mmio;
