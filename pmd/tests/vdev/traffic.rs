@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mbuf::{Burst, GsoKind};
 use pmd::offload::{Adapted, OffloadSet, adapt};
@@ -119,12 +119,28 @@ fn pattern() -> Vec<u8> {
     (0..BYTES).map(|i| (i * 31 + i / 4096) as u8).collect()
 }
 
+/// The first connection; a client that does not come is a failure and not a wait for ever.
+fn accept(listener: &TcpListener) -> TcpStream {
+    listener.set_nonblocking(true).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(15);
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).unwrap();
+                return stream;
+            }
+            Err(e) => assert!(Instant::now() < deadline, "no connection within 15 s: {e}"),
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Sends 8 MiB of TCP from `a` to a server in `b`, which sends back what it gets.
 pub(crate) fn transfer(a: &Namespace, b: &Namespace, server: SocketAddr) {
     let listener = b.run(|| TcpListener::bind(server).unwrap());
     thread::scope(|scope| {
         scope.spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
+            let mut stream = accept(&listener);
             stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             let mut got = Vec::new();
             stream.read_to_end(&mut got).unwrap();
