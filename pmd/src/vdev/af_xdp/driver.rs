@@ -13,7 +13,7 @@ use crate::vdev::af_xdp::custody::Custody;
 use crate::vdev::af_xdp::errors;
 use crate::vdev::af_xdp::parts::Parts;
 use crate::vdev::af_xdp::program::{Attached, Place, Program};
-use crate::vdev::af_xdp::queue::{self, Mode, Opened, QueueEnd};
+use crate::vdev::af_xdp::queue::{self, Mode, Opened, QueueEnd, Wanted};
 use crate::vdev::af_xdp::rx::AfXdpRx;
 use crate::vdev::af_xdp::socket::RX_ENTRIES;
 use crate::vdev::af_xdp::totals::Totals;
@@ -93,7 +93,10 @@ impl AfXdp {
         let umem = Umem::of(env.pool).ok_or_else(|| errors::small_mbufs(name, env.pool.data_room()))?;
         let place = self.program.attach(self.index).map_err(|e| errors::attach(name, e))?;
         let modes = self.modes(umem, place.attached)?;
-        let (opened, mode) = queue::open(self.index, self.config.queues as u32, &modes)
+        let share = env.pool.total() / (SHARE_OF_POOL * self.config.queues);
+        let buffers = share.clamp(MAX_BURST, RX_ENTRIES as usize);
+        let wanted = Wanted { index: self.index, queues: self.config.queues as u32, buffers, env };
+        let (opened, mode) = queue::open(&wanted, &modes)
             .map_err(|(step, e)| errors::queue(name, &step, e, env.pool.zone().len()))?;
         for (queue, opened) in (0..).zip(&opened) {
             let Some(socket) = opened.end.event() else { continue };
@@ -112,8 +115,9 @@ impl AfXdp {
         let direct = umem.for_zero_copy().filter(|_| attached == Attached::Native);
         match direct {
             Some(umem) if copying != Some(Copying::Copy) => {
-                // Frames that do not fit into one buffer would be lost where several cannot be used.
-                let fits = self.max_frame.load(Ordering::Relaxed) <= umem.frame_room();
+                // Frames that do not fit into one buffer would be lost where several cannot be used, unless that was asked for.
+                let fits = self.max_frame.load(Ordering::Relaxed) <= umem.sure_frame_room()
+                    || copying == Some(Copying::ZeroCopy);
                 modes.extend(both(true, umem).into_iter().filter(|m| m.several_buffers || fits));
             }
             None if copying == Some(Copying::ZeroCopy) => {
@@ -130,16 +134,13 @@ impl AfXdp {
     fn rings(&self, opened: Vec<Opened>, running: &Running, env: QueueEnv) -> Rings<AfXdpRx, AfXdpTx> {
         let Mode { umem, several_buffers, .. } = running.mode;
         let may_be_unfinished = !self.is_hardware || running.place.attached == Attached::Generic;
-        let share = env.pool.total() / (SHARE_OF_POOL * opened.len());
-        let wanted = share.clamp(MAX_BURST, RX_ENTRIES as usize);
         let mut rings = Rings { rx: Vec::new(), tx: Vec::new() };
-        for Opened { end, rings: r } in opened {
-            let (rx_custody, tx_custody) = (Custody::new(umem), Custody::new(umem));
+        for Opened { fill, rx, tx, completion, end } in opened {
             let rx_end = Arc::clone(&end);
-            rings.rx.push(AfXdpRx::new((r.rx, r.fill), rx_custody, env, wanted, may_be_unfinished, rx_end));
+            rings.rx.push(AfXdpRx::new(rx, fill, may_be_unfinished, rx_end));
             let parts = Parts::new(umem, env.port, several_buffers);
             let max_frame = Arc::clone(&self.max_frame);
-            rings.tx.push(AfXdpTx::new((r.tx, r.completion), tx_custody, parts, max_frame, end));
+            rings.tx.push(AfXdpTx::new((tx, completion), Custody::new(umem), parts, max_frame, end));
         }
         rings
     }

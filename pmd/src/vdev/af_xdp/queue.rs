@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 
 use mbuf::{PageSize, Zone, ZoneConfig};
 use rustix::net::sockopt;
-use rustix::net::xdp::{SocketAddrXdpFlags, XdpUmemReg, XdpUmemRegFlags};
+use rustix::net::xdp::{SocketAddrXdpFlags, XdpDesc, XdpUmemReg, XdpUmemRegFlags};
 
+use crate::QueueEnv;
 use crate::vdev::af_xdp::custody::Custody;
+use crate::vdev::af_xdp::fill::Fill;
+use crate::vdev::af_xdp::ring::{Consumer, Producer};
 use crate::vdev::af_xdp::socket::{QueueAddress, Socket, SocketRings};
 use crate::vdev::af_xdp::umem::Umem;
 
@@ -60,11 +63,26 @@ pub(crate) struct QueueEnd {
     estate: Mutex<Vec<Custody>>,
 }
 
-/// A queue that was opened.
+/// A queue that was opened. Its end comes last, and closes the socket when the rings are unmapped.
 #[derive(Debug)]
 pub(crate) struct Opened {
+    pub(crate) fill: Fill,
+    pub(crate) rx: Consumer<XdpDesc>,
+    pub(crate) tx: Producer<XdpDesc>,
+    pub(crate) completion: Consumer<u64>,
     pub(crate) end: Arc<QueueEnd>,
-    pub(crate) rings: SocketRings,
+}
+
+/// What is to be opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    /// The interface's index.
+    pub(crate) index: u32,
+    /// Its queues: those below.
+    pub(crate) queues: u32,
+    /// Buffers that each is to have for receiving.
+    pub(crate) buffers: usize,
+    pub(crate) env: QueueEnv,
 }
 
 /// Which step failed.
@@ -76,35 +94,31 @@ pub(crate) enum Step {
     Bind(u32),
 }
 
-/// Opens queues `0..queues` of interface `index`: the first in the first of `modes` that it takes, the others like it.
-pub(crate) fn open(
-    index: u32,
-    queues: u32,
-    modes: &[Mode],
-) -> Result<(Vec<Opened>, Mode), (Step, io::Error)> {
-    let (first, mode) = open_first(index, modes)?;
+/// Opens the queues: the first in the first of `modes` that it takes, the others like it.
+pub(crate) fn open(wanted: &Wanted, modes: &[Mode]) -> Result<(Vec<Opened>, Mode), (Step, io::Error)> {
+    let (first, mode) = open_first(wanted, modes)?;
     let mut opened = vec![first];
-    for queue in 1..queues {
-        let (socket, rings) = prepare(None)?;
-        let to = QueueAddress { interface: index, queue };
-        let bound = patiently(|| match &opened[0].end.socket {
-            Some(first) => socket.bind_shared(to, first),
+    for queue in 1..wanted.queues {
+        let ready = Ready::new(wanted, &mode, false)?;
+        let to = QueueAddress { interface: wanted.index, queue };
+        let bound = patiently(|| match opened[0].end.socket() {
+            Some(first) => ready.socket.bind_shared(to, first),
             None => Err(io::ErrorKind::NotConnected.into()),
         });
         bound.map_err(|e| (Step::Bind(queue), e))?;
-        opened.push(finish(socket, rings, to));
+        opened.push(ready.opened(to));
     }
     Ok((opened, mode))
 }
 
-fn open_first(index: u32, modes: &[Mode]) -> Result<(Opened, Mode), (Step, io::Error)> {
-    let to = QueueAddress { interface: index, queue: 0 };
+fn open_first(wanted: &Wanted, modes: &[Mode]) -> Result<(Opened, Mode), (Step, io::Error)> {
+    let to = QueueAddress { interface: wanted.index, queue: 0 };
     let mut refused = (Step::Bind(0), io::ErrorKind::Unsupported.into());
     for mode in modes {
         // A socket of its own for each try: the kernel keeps flags of the last one with the memory.
-        let (socket, rings) = prepare(Some(&mode.umem))?;
-        match patiently(|| socket.bind(to, mode.flags())) {
-            Ok(()) => return Ok((finish(socket, rings, to), *mode)),
+        let ready = Ready::new(wanted, mode, true)?;
+        match patiently(|| ready.socket.bind(to, mode.flags())) {
+            Ok(()) => return Ok((ready.opened(to), *mode)),
             Err(e) => {
                 let may_differ = matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL));
                 refused = (Step::Bind(0), e);
@@ -117,28 +131,41 @@ fn open_first(index: u32, modes: &[Mode]) -> Result<(Opened, Mode), (Step, io::E
     Err(refused)
 }
 
-/// A socket that is ready to be bound.
-fn prepare(umem: Option<&Umem>) -> Result<(Socket, SocketRings), (Step, io::Error)> {
-    let socket = Socket::new().map_err(|e| (Step::Socket, e))?;
-    // Needs CAP_NET_ADMIN; without it the default must do.
-    let _ = sockopt::set_socket_send_buffer_size_force(&socket, SEND_BUFFER);
-    if let Some(umem) = umem {
-        socket.register(umem).map_err(|e| (Step::Register, e))?;
-    }
-    let rings = socket.rings().map_err(|e| (Step::Rings, e))?;
-    Ok((socket, rings))
+/// A socket that is ready to be bound, its buffers posted.
+struct Ready {
+    socket: Socket,
+    rings: SocketRings,
+    fill: Fill,
 }
 
-fn finish(socket: Socket, rings: SocketRings, address: QueueAddress) -> Opened {
-    let end = QueueEnd {
-        address,
-        zero_copy: socket.is_zero_copy(),
-        socket: Some(socket),
-        left_over: AtomicBool::new(false),
-        strays: AtomicU64::new(0),
-        estate: Mutex::default(),
-    };
-    Opened { end: Arc::new(end), rings }
+impl Ready {
+    /// `first`: it brings the memory that the others share.
+    fn new(wanted: &Wanted, mode: &Mode, first: bool) -> Result<Self, (Step, io::Error)> {
+        let socket = Socket::new().map_err(|e| (Step::Socket, e))?;
+        // Needs CAP_NET_ADMIN; without it the default must do.
+        let _ = sockopt::set_socket_send_buffer_size_force(&socket, SEND_BUFFER);
+        if first {
+            socket.register(&mode.umem).map_err(|e| (Step::Register, e))?;
+        }
+        let (rings, fill) = socket.rings().map_err(|e| (Step::Rings, e))?;
+        let fill = Fill::new(fill, mode.umem, wanted.env, wanted.buffers);
+        Ok(Self { socket, rings, fill })
+    }
+
+    /// It was bound.
+    fn opened(self, address: QueueAddress) -> Opened {
+        let Self { socket, rings: SocketRings { rx, tx, completion }, mut fill } = self;
+        let end = Arc::new(QueueEnd {
+            address,
+            zero_copy: socket.is_zero_copy(),
+            socket: Some(socket),
+            left_over: AtomicBool::new(false),
+            strays: AtomicU64::new(0),
+            estate: Mutex::default(),
+        });
+        fill.belong_to(&end);
+        Opened { fill, rx, tx, completion, end }
+    }
 }
 
 /// Tries again for a moment what fails because the queue is busy.
@@ -255,10 +282,13 @@ mod tests {
         let index = Interface::new("lo").unwrap().index().unwrap();
         let pool = Mempool::new(&MempoolConfig { mbufs: 64, ..MempoolConfig::default() }).unwrap();
         let mode = Mode { zero_copy: false, several_buffers: false, umem: Umem::of(pool).unwrap() };
-        let (opened, _) = open(index, 1, &[mode]).unwrap();
+        let env = QueueEnv { pool, port: 1 };
+        let (opened, _) = open(&Wanted { index, queues: 1, buffers: 32, env }, &[mode]).unwrap();
+        assert_eq!(pool.balance().out, 32);
         let address = QueueAddress { interface: index, queue: 0 };
         assert!(!is_let_go(address, Duration::from_millis(50)), "it is bound");
         drop(opened);
+        assert_eq!(pool.balance().out, 0);
         assert!(is_let_go(address, LET_GO_AT_MOST));
         assert!(is_let_go(QueueAddress { interface: index, queue: 77 }, Duration::ZERO), "no such queue");
     }

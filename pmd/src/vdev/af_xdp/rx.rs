@@ -2,32 +2,24 @@
 
 use std::sync::Arc;
 
-use mbuf::{Burst, HEADROOM, MAX_BURST, Mbuf};
+use mbuf::{Burst, Mbuf};
 use rustix::net::xdp::{XdpDesc, XdpDescOptions};
 
 use crate::nic::{Ring, RxRing};
 use crate::vdev::af_xdp::custody::Custody;
+use crate::vdev::af_xdp::fill::Fill;
 use crate::vdev::af_xdp::queue::QueueEnd;
-use crate::vdev::af_xdp::ring::{Consumer, Producer};
+use crate::vdev::af_xdp::ring::Consumer;
 use crate::vdev::af_xdp::unfinished;
 use crate::vdev::burst::{admit, count};
 use crate::vdev::frame::{MAX_FRAME, MIN_FRAME};
-use crate::{DropReason, QueueCounters, QueueEnv};
-
-/// Buffers go out so many at a time.
-const BULK: usize = MAX_BURST;
+use crate::{DropReason, QueueCounters};
 
 /// The rings come first, so that they are unmapped before the queue's end, which comes last, closes the socket.
 #[derive(Debug)]
 pub(crate) struct AfXdpRx {
     rx: Consumer<XdpDesc>,
-    fill: Producer<u64>,
-    custody: Custody,
-    env: QueueEnv,
-    /// Buffers that the kernel is to have.
-    wanted: usize,
-    /// Mbufs that the device cannot use; kept, so that the pool does not give them again.
-    unusable: Vec<Mbuf<'static>>,
+    fill: Fill,
     /// What came so far of a frame in several buffers.
     frame: Assembly,
     /// Whether frames may come whose checksums were left to somebody else.
@@ -36,61 +28,19 @@ pub(crate) struct AfXdpRx {
 }
 
 impl AfXdpRx {
-    /// Posts `wanted` buffers, as far as the pool has them.
     pub(crate) fn new(
-        (rx, fill): (Consumer<XdpDesc>, Producer<u64>),
-        custody: Custody,
-        env: QueueEnv,
-        wanted: usize,
+        rx: Consumer<XdpDesc>,
+        fill: Fill,
         may_be_unfinished: bool,
         end: Arc<QueueEnd>,
     ) -> Self {
-        let mut half = Self {
-            rx,
-            fill,
-            custody,
-            env,
-            wanted,
-            unusable: Vec::with_capacity(wanted),
-            frame: Assembly::default(),
-            may_be_unfinished,
-            end,
-        };
-        half.refill();
-        half
-    }
-
-    /// Gives the kernel buffers for those that it has filled.
-    #[inline]
-    fn refill(&mut self) {
-        let custody = &mut self.custody;
-        if custody.held() + BULK > self.wanted {
-            return;
-        }
-        let mut fresh = Burst::new();
-        while custody.held() + BULK <= self.wanted && self.fill.room(BULK as u32) >= BULK as u32 {
-            if self.env.pool.alloc_bulk(&mut fresh, BULK, self.env.port).is_err() {
-                break;
-            }
-            for mbuf in fresh.drain() {
-                let chunk = custody.umem().chunk_of(&mbuf);
-                match custody.lend(mbuf) {
-                    Ok(()) => self.fill.put(chunk as u64),
-                    Err(mbuf) => put_aside(&mut self.unusable, mbuf),
-                }
-            }
-        }
-        self.fill.publish();
-        // The driver ran out of buffers and says that it has stopped looking for some.
-        if self.fill.needs_wakeup() {
-            self.end.wake_rx();
-        }
+        Self { rx, fill, frame: Assembly::default(), may_be_unfinished, end }
     }
 
     /// Takes in one descriptor; what became of the frame if it was its last.
     #[inline]
     fn receive(&mut self, desc: &XdpDesc) -> Option<Result<Mbuf<'static>, DropReason>> {
-        let piece = piece(&mut self.custody, desc);
+        let piece = piece(&mut self.fill.custody, desc);
         if piece.is_none() {
             self.end.count_stray();
         }
@@ -106,7 +56,7 @@ impl AfXdpRx {
         if mbuf.len() < MIN_FRAME {
             return Err(DropReason::RxTooShort);
         }
-        mbuf.set_port(self.env.port);
+        mbuf.set_port(self.fill.env.port);
         if self.may_be_unfinished {
             let owed = unfinished::owed(mbuf.data(), mbuf.len());
             mbuf.set_offload(owed);
@@ -123,15 +73,6 @@ fn piece(custody: &mut Custody, desc: &XdpDesc) -> Option<Mbuf<'static>> {
     let skip = custody.umem().place_in(&mbuf, desc.addr, len)?;
     mbuf.set_filled(skip, len);
     Some(mbuf)
-}
-
-/// Keeps an mbuf that lies where the device cannot write (one of some 900 on hugepages, none in copy mode).
-#[cold]
-fn put_aside(unusable: &mut Vec<Mbuf<'static>>, mbuf: Mbuf<'static>) {
-    debug_assert!(mbuf.headroom() == HEADROOM, "fresh");
-    if unusable.len() < unusable.capacity() {
-        unusable.push(mbuf);
-    }
 }
 
 /// A frame on its way together.
@@ -180,7 +121,7 @@ impl Ring for AfXdpRx {}
 
 impl RxRing for AfXdpRx {
     fn rx_burst(&mut self, burst: &mut Burst<'_>, counters: &QueueCounters) -> usize {
-        self.refill();
+        self.fill.refill();
         let mut left = self.rx.available();
         if left == 0 {
             return 0;
@@ -203,12 +144,6 @@ impl RxRing for AfXdpRx {
     /// The socket is readable whenever its receive ring is not empty: nothing to be asked for, and nothing to be taken back.
     fn arm(&mut self) -> bool {
         self.rx.available() == 0
-    }
-}
-
-impl Drop for AfXdpRx {
-    fn drop(&mut self) {
-        self.end.inherit(self.custody.hand_over());
     }
 }
 

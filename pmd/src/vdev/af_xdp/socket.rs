@@ -24,10 +24,9 @@ pub(crate) const TX_ENTRIES: u32 = 2048;
 #[derive(Debug)]
 pub(crate) struct Socket(OwnedFd);
 
-/// Our ends of its four rings. Each keeps the socket open.
+/// Our ends of its rings, but for the fill ring. Each keeps the socket open.
 #[derive(Debug)]
 pub(crate) struct SocketRings {
-    pub(crate) fill: Producer<u64>,
     pub(crate) rx: Consumer<XdpDesc>,
     pub(crate) tx: Producer<XdpDesc>,
     pub(crate) completion: Consumer<u64>,
@@ -57,15 +56,16 @@ impl Socket {
         Ok(sockopt::set_xdp_umem_reg(&self.0, umem.registration())?)
     }
 
-    /// Maps its rings; before it is bound.
-    pub(crate) fn rings(&self) -> io::Result<SocketRings> {
+    /// Maps its rings, the fill ring apart; before it is bound.
+    pub(crate) fn rings(&self) -> io::Result<(SocketRings, Producer<u64>)> {
         let places = sockopt::xdp_mmap_offsets(&self.0)?;
-        Ok(SocketRings {
-            fill: Producer::new(self.ring(XDP_UMEM_PGOFF_FILL_RING, &places.fr, RX_ENTRIES)?),
+        let fill = Producer::new(self.ring(XDP_UMEM_PGOFF_FILL_RING, &places.fr, RX_ENTRIES)?);
+        let rings = SocketRings {
             rx: Consumer::new(self.ring(XDP_PGOFF_RX_RING, &places.rx, RX_ENTRIES)?),
             tx: Producer::new(self.ring(XDP_PGOFF_TX_RING, &places.tx, TX_ENTRIES)?),
             completion: Consumer::new(self.ring(XDP_UMEM_PGOFF_COMPLETION_RING, &places.cr, TX_ENTRIES)?),
-        })
+        };
+        Ok((rings, fill))
     }
 
     fn ring<T: Entry>(&self, offset: u64, places: &XdpRingOffset, size: u32) -> io::Result<Shared<T>> {

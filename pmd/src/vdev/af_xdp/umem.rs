@@ -71,6 +71,12 @@ impl Umem {
         self.chunk - XDP_HEADROOM
     }
 
+    /// Bytes of a received frame that one mbuf takes under any driver: some count the room in whole KiB (igb was seen to lose
+    /// longer frames).
+    pub(crate) fn sure_frame_room(&self) -> usize {
+        self.frame_room() & !1023
+    }
+
     /// Most bytes of one transmit descriptor.
     pub(crate) fn chunk(&self) -> usize {
         self.chunk
