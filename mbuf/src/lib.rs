@@ -40,6 +40,6 @@ pub use layout::HEADROOM;
 pub use lcore::{LcoreId, MAX_LCORES};
 pub use mempool::{Mempool, MempoolConfig, MempoolError, NoMbufs, PoolBalance};
 pub use offload::{Checksum, GsoKind, Offload};
-pub use packet::{Mbuf, Segments};
+pub use packet::{Mbuf, Room, Segments};
 pub use tail::TailSegment;
 pub use zone::{Iova, PageSize, Zone, ZoneConfig, ZoneError};

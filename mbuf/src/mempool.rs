@@ -202,7 +202,7 @@ impl Mempool {
         &self.zone
     }
 
-    /// Takes one fresh mbuf, tagged with its `owner` (a port's number, for the balance).
+    /// Takes one fresh mbuf, tagged with its `owner` (a port's number).
     ///
     /// # Errors
     /// [`NoMbufs`].
@@ -217,8 +217,8 @@ impl Mempool {
         Ok(unsafe { Mbuf::from_raw(*one) })
     }
 
-    /// Appends `n` fresh mbufs to `burst`: all or none. Fresh: empty, [`HEADROOM`] in front, no offload, port 0, one
-    /// segment. `owner` tells in [`balance`](Self::balance) who holds them; any number but 65,535.
+    /// Appends `n` fresh mbufs to `burst`: all or none. Fresh: empty, [`HEADROOM`] in front, no offload, one segment, of port
+    /// `owner`, which also tells in [`balance`](Self::balance) who holds them; any number but 65,535.
     ///
     /// # Errors
     /// [`NoMbufs`] if the pool has not `n`, or the burst has not the room.
@@ -247,7 +247,7 @@ impl Mempool {
         let mbufs = unsafe { out.assume_init_ref() };
         for m in mbufs {
             // SAFETY: out of the pool since just now, and ours alone.
-            unsafe { m.body_mut() }.refresh();
+            unsafe { m.body_mut() }.refresh(owner);
             // SAFETY: `cut` wrote its head.
             unsafe { m.owner() }.store(owner, Ordering::Relaxed);
         }
@@ -338,13 +338,13 @@ impl Mempool {
 impl Body {
     /// Makes it that of an empty packet. `next` is none in the pool, and `pool` never changes.
     #[inline(always)]
-    fn refresh(&mut self) {
+    fn refresh(&mut self, owner: u16) {
         debug_assert!(self.next.is_none());
         self.data_len = 0;
         self.pkt_len = 0;
         self.tail_count = 0;
         self.data_off = HEADROOM as u16;
-        self.port = 0;
+        self.port = owner;
         self.offload = Offload::NONE;
     }
 }

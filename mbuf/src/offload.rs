@@ -3,8 +3,10 @@
 //! A receive half fills this in from what its peer said *after checking it against the packet*; a transmit half either
 //! passes it on in its device's terms or does the work itself.
 
+use zerocopy::{Immutable, IntoBytes};
+
 /// What is known or owed about the transport checksum.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
 #[repr(u8)]
 pub enum Checksum {
     /// Nothing known: the checksum in the packet is what it is.
@@ -17,7 +19,7 @@ pub enum Checksum {
 }
 
 /// How a frame larger than the path's MTU is to be cut.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
 #[repr(u8)]
 pub enum GsoKind {
     /// Not at all.
@@ -32,8 +34,8 @@ pub enum GsoKind {
 }
 
 /// Offload request and result of one packet. Sixteen bytes; all zero means "nothing owed, nothing known".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, IntoBytes, Immutable)]
+#[repr(C, align(8))]
 pub struct Offload {
     /// State of the transport checksum.
     pub checksum: Checksum,
@@ -70,12 +72,33 @@ impl Offload {
         _pad2: 0,
     };
 
+    /// All of it as two words: the compiler compares field by field otherwise.
+    #[inline(always)]
+    fn words(&self) -> [u64; 2] {
+        zerocopy::transmute!(*self)
+    }
+
+    /// Whether it is [`NONE`](Self::NONE): nothing owed, nothing known.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        let [a, b] = self.words();
+        a | b == 0
+    }
+
     /// Whether a receiver that knows no offloads can take the packet as it is.
     #[inline(always)]
     #[must_use]
     pub fn is_none(&self) -> bool {
         // Not `&&`: two bytes of one line are sooner looked at than jumped over.
         (self.checksum != Checksum::Partial) & (self.gso == GsoKind::None)
+    }
+}
+
+impl PartialEq for Offload {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        self.words() == other.words()
     }
 }
 

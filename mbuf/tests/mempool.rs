@@ -47,7 +47,7 @@ fn a_fresh_mbuf_is_fresh_whatever_it_was_before() {
     drop(m.share());
     drop(m);
     let m = pool.alloc(2).unwrap();
-    assert_eq!((m.len(), m.data().len(), m.headroom(), m.port()), (0, 0, HEADROOM, 0));
+    assert_eq!((m.len(), m.data().len(), m.headroom(), m.port()), (0, 0, HEADROOM, 2));
     assert!(m.is_unique() && !m.has_tail() && m.offload().is_none() && m.segment_count() == 1);
     assert!(m.tailroom() >= pool.data_room());
 }

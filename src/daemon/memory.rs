@@ -5,8 +5,9 @@ use mbuf::{HEADROOM, Mempool, MempoolConfig, PageSize, ZoneConfig};
 use crate::failure::Failure;
 use crate::settings::{Hugepages, MemorySize};
 
-/// Bytes of packet that an mbuf holds: a full frame of 1500 bytes of payload with room to spare.
-const DATA_ROOM: usize = 2048;
+/// Bytes of packet that an mbuf holds: a full frame of 1500 bytes of payload with room to spare; and with the headroom 2 KiB
+/// behind the 256 bytes that AF_XDP keeps in front, since some cards count their buffers in whole KiB.
+const DATA_ROOM: usize = 2048 + 128;
 /// Bytes that an mbuf takes up, rounded up: its head, headroom and data room, and what sets it apart from the next.
 const STRIDE: usize = 64 + HEADROOM + DATA_ROOM + 64;
 

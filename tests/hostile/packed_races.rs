@@ -1,7 +1,5 @@
 //! A racer rewrites a packed ring's descriptors while the device reads them: V30, V32, V36.
 
-use std::time::Instant;
-
 use vhost::driver::PackedRing;
 use vhost::wire::packed::{DESC_F_AVAIL, DESC_F_USED, PackedDesc, Position};
 use vhost::wire::ring::{DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE};
@@ -9,8 +7,8 @@ use vhost::wire::ring::{DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE};
 use crate::attacker::{Attacker, GPA, Plan, Side};
 use crate::numbers::Numbers;
 use crate::packed::sound;
-use crate::races::racing;
-use crate::scene::{case, race_time};
+use crate::races::race_steps;
+use crate::scene::case;
 
 /// What a racer can make of a packed ring.
 pub(crate) const PACKED_FAULTS: [&str; 6] = [
@@ -37,28 +35,24 @@ fn race(side: Side, flip: impl Fn(&PackedRing, &[PackedDesc; 4], &mut Numbers) +
         let pieces = [header, rest, PackedDesc { addr: rest.addr + 412, len: 500, ..rest }, rest];
         let ring = attacker.side(side).packed().clone();
         attacker.picture();
-        let (end, mut broken) = (Instant::now() + race_time(), 0u32);
-        let flips = racing(
-            |numbers| flip(&ring, &pieces, numbers),
-            || {
-                while Instant::now() < end {
-                    for _ in 0..20 {
-                        if side == Side::Rx {
-                            scene.y_sends_plain(8, 200);
-                        }
-                        scene.discard_at_y();
-                        std::thread::yield_now();
-                    }
-                    let state = scene.x_ring(side.name());
-                    if state != "running" {
-                        assert!(PACKED_FAULTS.contains(&state.as_str()), "{} is {state}", side.name());
-                        let start = Position { at: broken as u16 % 64, wrap: broken.is_multiple_of(2) };
-                        attacker.front.set_vring_base(side.index(), start.base()).expect("BASE");
-                        broken += 1;
-                    }
+        let mut broken = 0u32;
+        let mut step = || {
+            for _ in 0..20 {
+                if side == Side::Rx {
+                    scene.y_sends_plain(8, 200);
                 }
-            },
-        );
+                scene.discard_at_y();
+                std::thread::yield_now();
+            }
+            let state = scene.x_ring(side.name());
+            if state != "running" {
+                assert!(PACKED_FAULTS.contains(&state.as_str()), "{} is {state}", side.name());
+                let start = Position { at: broken as u16 % 64, wrap: broken.is_multiple_of(2) };
+                attacker.front.set_vring_base(side.index(), start.base()).expect("BASE");
+                broken += 1;
+            }
+        };
+        let flips = race_steps(|numbers| flip(&ring, &pieces, numbers), &mut step);
         assert!(flips > 1000 && broken > 0, "the racer ran, and broke something");
         attacker.front.vring_base(side.index()).expect("it stops");
         scene.discard_at_y();

@@ -26,6 +26,36 @@ pub unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
     }
 }
 
+/// Stores a little-endian 64-bit word into memory that others read and write.
+///
+/// # Safety
+/// `p..p+8` must be writable as for [`copy`].
+#[inline(always)]
+pub unsafe fn store_u64(p: *mut u8, value: u64) {
+    // SAFETY: by contract; the value is ours.
+    unsafe { imp::store8(p, value.to_le()) };
+}
+
+/// Stores a little-endian 32-bit word into memory that others read and write.
+///
+/// # Safety
+/// `p..p+4` must be writable as for [`copy`].
+#[inline(always)]
+pub unsafe fn store_u32(p: *mut u8, value: u32) {
+    // SAFETY: by contract; the value is ours.
+    unsafe { imp::store4(p, value.to_le()) };
+}
+
+/// Stores a little-endian 16-bit word into memory that others read and write.
+///
+/// # Safety
+/// `p..p+2` must be writable as for [`copy`].
+#[inline(always)]
+pub unsafe fn store_u16(p: *mut u8, value: u16) {
+    // SAFETY: by contract; the value is ours.
+    unsafe { imp::store2(p, value.to_le()) };
+}
+
 /// From this many bytes on the processor's own string copy wins.
 const LONG: usize = 512;
 
@@ -75,6 +105,19 @@ mod imp {
     step!(move4, reg, u32, "mov {:e}, [{s}]", "mov [{d}], {v:e}");
     step!(move2, reg, u16, "mov {:x}, [{s}]", "mov [{d}], {v:x}");
 
+    macro_rules! store {
+        ($name:ident, $ty:ty, $store:literal) => {
+            #[inline(always)]
+            pub(super) unsafe fn $name(p: *mut u8, value: $ty) {
+                // SAFETY: one store of the width that the caller vouches for.
+                unsafe { asm!($store, p = in(reg) p, v = in(reg) value, options(nostack, preserves_flags)) };
+            }
+        };
+    }
+    store!(store8, u64, "mov [{p}], {v}");
+    store!(store4, u32, "mov [{p}], {v:e}");
+    store!(store2, u16, "mov [{p}], {v:x}");
+
     #[inline(always)]
     unsafe fn move1(dst: *mut u8, src: *const u8) {
         // SAFETY: one byte each way, by the caller's contract.
@@ -101,17 +144,47 @@ mod imp {
         }
     }
 
-    /// 16 bytes and more: whole steps of 16, and a last one that may overlap.
+    /// 16 bytes and more: steps of 64, then of 32 and 16 from both ends of the rest, which may overlap.
     #[inline(always)]
-    pub(super) unsafe fn medium(dst: *mut u8, src: *const u8, len: usize) {
-        let mut at = 0;
-        // SAFETY: at + 16 <= len in the loop; the last step covers len - 16 .. len.
+    pub(super) unsafe fn medium(mut dst: *mut u8, mut src: *const u8, mut len: usize) {
+        // SAFETY: no step goes beyond what is left, which is 16 bytes at least at first and from the loop on 1 to 64; those
+        // that reach back reach into what was copied or is to be.
         unsafe {
-            while at + 16 < len {
-                move16(dst.add(at), src.add(at));
-                at += 16;
+            while len > 64 {
+                move64(dst, src);
+                (dst, src, len) = (dst.add(64), src.add(64), len - 64);
             }
-            move16(dst.add(len - 16), src.add(len - 16));
+            if len > 32 {
+                move32(dst, src);
+                move32(dst.add(len).sub(32), src.add(len).sub(32));
+            } else if len >= 16 {
+                move16(dst, src);
+                move16(dst.add(len).sub(16), src.add(len).sub(16));
+            } else {
+                // Fewer than 16 are left only behind a step of 64.
+                move16(dst.add(len).sub(16), src.add(len).sub(16));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn move32(dst: *mut u8, src: *const u8) {
+        // SAFETY: 32 bytes each way, by the caller's contract.
+        unsafe {
+            let (a, b): (__m128i, __m128i);
+            asm!("movdqu {a}, [{s}]", "movdqu {b}, [{s} + 16]", a = out(xmm_reg) a, b = out(xmm_reg) b, s = in(reg) src,
+                options(nostack, preserves_flags, readonly));
+            asm!("movdqu [{d}], {a}", "movdqu [{d} + 16], {b}", a = in(xmm_reg) a, b = in(xmm_reg) b, d = in(reg) dst,
+                options(nostack, preserves_flags));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn move64(dst: *mut u8, src: *const u8) {
+        // SAFETY: 64 bytes each way, by the caller's contract.
+        unsafe {
+            move32(dst, src);
+            move32(dst.add(32), src.add(32));
         }
     }
 
@@ -137,11 +210,36 @@ mod imp {
     }
     pub(super) use short as medium;
     pub(super) use short as long;
+
+    macro_rules! store {
+        ($name:ident, $ty:ty) => {
+            pub(super) unsafe fn $name(p: *mut u8, value: $ty) {
+                let bytes = value.to_ne_bytes();
+                // SAFETY: as many bytes as the caller vouches for.
+                unsafe { short(p, bytes.as_ptr(), bytes.len()) };
+            }
+        };
+    }
+    store!(store8, u64);
+    store!(store4, u32);
+    store!(store2, u16);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stores_words_wherever_they_stand() {
+        let mut bytes = [0u8; 16];
+        // SAFETY: all inside the array.
+        unsafe {
+            store_u64(bytes.as_mut_ptr().add(1), 0x0807_0605_0403_0201);
+            store_u32(bytes.as_mut_ptr().add(9), 0x0c0b_0a09);
+            store_u16(bytes.as_mut_ptr().add(13), 0x0e0d);
+        }
+        assert_eq!(bytes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0]);
+    }
 
     #[test]
     fn copies_every_length_and_nothing_beyond() {

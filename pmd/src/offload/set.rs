@@ -60,7 +60,7 @@ impl OffloadSet {
     #[inline]
     #[must_use]
     pub fn covers(self, offload: &Offload) -> bool {
-        offload.is_none() || self.contains(Self::needed_by(offload))
+        offload.is_blank() || offload.is_none() || self.contains(Self::needed_by(offload))
     }
 }
 

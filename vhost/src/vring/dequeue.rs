@@ -163,7 +163,6 @@ fn send_rarp(env: &QueueEnv, counters: &QueueCounters, burst: &mut Burst<'_>, ma
     let Ok(mut mbuf) = env.pool.alloc(env.port) else { return };
     let Some(room) = mbuf.append(RARP_LEN) else { return };
     room.copy_from_slice(&rarp_frame(mac));
-    mbuf.set_port(env.port);
     if burst.push(mbuf).is_ok() {
         counters.packets.add(1);
         counters.bytes.add(RARP_LEN as u64);
@@ -213,7 +212,7 @@ impl<'t> Turn<'_, 't> {
             return (0, outcome);
         }
         let start = burst.len();
-        if burst_alloc(self.env, burst, n).is_err() {
+        if self.env.pool.alloc_bulk(burst, n, self.env.port).is_err() {
             return (0, Ok(())); // They stay in the ring: nothing is lost.
         }
         let (mut good, mut bytes) = (start, 0);
@@ -312,11 +311,11 @@ impl<'t> Turn<'_, 't> {
         let hdr_len = self.terms.hdr_len();
         let len = found.len as usize;
         let frame = frame_len(len, hdr_len)?;
-        let copied = first_bytes(frame, hdr_len, mbuf);
-        let (room, _) = mbuf.spare();
+        let room = mbuf.room();
+        let (copied, front) = (first_bytes(frame, hdr_len, room.len()), room.start());
         // SAFETY: `len` bytes were translated from `start` on and copied <= len; the mbuf's room is at least `copied`.
-        unsafe { foreign::copy(room.as_ptr(), start.as_ptr(), copied) };
-        mbuf.set_filled(hdr_len, copied - hdr_len);
+        unsafe { foreign::copy(front.as_ptr(), start.as_ptr(), copied) };
+        room.fill(hdr_len, copied - hdr_len);
         if copied < len
             && let Some(rest) = self.rests.next()
         {
@@ -324,7 +323,7 @@ impl<'t> Turn<'_, 't> {
             *rest = unsafe { TailSegment::new(start.add(copied), (len - copied) as u32) };
             mbuf.set_tail(core::slice::from_ref(rest));
         }
-        self.label(mbuf, room.as_ptr())
+        self.label(mbuf, front.as_ptr())
     }
 
     /// The same for any chain: copy the first bytes of its pieces, leave the rest as tail.
@@ -335,8 +334,8 @@ impl<'t> Turn<'_, 't> {
         self.pieces = free;
         let hdr_len = self.terms.hdr_len();
         let frame = frame_len(found.len as usize, hdr_len)?;
-        let copied = first_bytes(frame, hdr_len, mbuf);
-        let (room, _) = mbuf.spare();
+        let (room, bytes) = mbuf.spare();
+        let copied = first_bytes(frame, hdr_len, bytes);
         let pieces = copy_front(&mut paid[..pieces], room.as_ptr(), copied);
         mbuf.set_filled(hdr_len, copied - hdr_len);
         mbuf.set_tail(pieces);
@@ -363,16 +362,6 @@ impl<'t> Turn<'_, 't> {
     }
 }
 
-#[inline(always)]
-fn burst_alloc(env: &QueueEnv, burst: &mut Burst<'_>, n: usize) -> Result<(), mbuf::NoMbufs> {
-    let start = burst.len();
-    env.pool.alloc_bulk(burst, n, env.port)?;
-    for m in &mut burst[start..] {
-        m.set_port(env.port);
-    }
-    Ok(())
-}
-
 /// The frame's length in a chain of `len` bytes.
 #[inline(always)]
 fn frame_len(len: usize, hdr_len: usize) -> Result<usize, DropReason> {
@@ -386,11 +375,11 @@ fn frame_len(len: usize, hdr_len: usize) -> Result<usize, DropReason> {
     Ok(frame)
 }
 
-/// How many bytes, header included, are copied.
+/// How many bytes, header included, are copied into so much room.
 #[inline(always)]
-fn first_bytes(frame: usize, hdr_len: usize, mbuf: &mut Mbuf<'_>) -> usize {
+fn first_bytes(frame: usize, hdr_len: usize, room: usize) -> usize {
     let copied = if frame <= WHOLE { frame } else { SNAPSHOT };
-    (hdr_len + copied).min(mbuf.spare().1)
+    (hdr_len + copied).min(room)
 }
 
 /// Copies the first `n` bytes of `pieces` to `dst` and returns what is left of the pieces.

@@ -245,22 +245,13 @@ impl<F: Format> Giving<'_, F> {
 
     /// One packet into one plain buffer that it fits.
     #[inline]
-    fn give_plain(&mut self, mbuf: &mut Mbuf<'_>, found: Found) {
-        let hdr_len = self.turn.terms.hdr_len();
-        let header = header(mbuf.offload(), 1, self.accepted);
-        let data = mbuf.data();
+    fn give_plain(&mut self, mbuf: &Mbuf<'_>, found: Found) {
+        let (hdr_len, data) = (self.turn.terms.hdr_len(), mbuf.data());
         let mut at = hdr_len + data.len();
         // SAFETY: `fits` saw that header and packet are not longer than the buffer, of which all was translated.
         unsafe {
-            if mbuf.headroom() >= net::HDR_LEN && mbuf.is_unique() {
-                // The header goes in front of the data, and both over in one copy.
-                let front = mbuf.data_start().as_ptr().sub(hdr_len);
-                core::ptr::copy_nonoverlapping(header.as_ptr(), front, hdr_len);
-                foreign::copy(found.plain, front, at);
-            } else {
-                foreign::copy(found.plain, header.as_ptr(), hdr_len);
-                foreign::copy(found.plain.add(hdr_len), data.as_ptr(), data.len());
-            }
+            self.put_header(mbuf.offload(), found.plain);
+            foreign::copy(found.plain.add(hdr_len), data.as_ptr(), data.len());
             if at < hdr_len + mbuf.len() {
                 for more in mbuf.segments().skip(1) {
                     foreign::copy(found.plain.add(at), more.as_ptr(), more.len());
@@ -275,6 +266,30 @@ impl<F: Format> Giving<'_, F> {
         self.ring.stage(self.filled, found.buffer, at as u32);
         self.filled += 1;
         self.at = self.ring.after(self.at, found.buffer);
+    }
+
+    /// Writes the header of a packet that takes one buffer, in whole words: nothing reads them back in other pieces.
+    ///
+    /// # Safety
+    /// The guest's header goes to `to`, which is translated.
+    #[inline(always)]
+    unsafe fn put_header(&self, offload: &Offload, to: *mut u8) {
+        let (head, rest) = if offload.is_blank() {
+            (0, 0)
+        } else {
+            let bytes = to_virtio_net(offload, self.accepted).to_le_bytes();
+            let [a, b, c, d, e, f, g, h, rest @ ..] = bytes;
+            (u64::from_le_bytes([a, b, c, d, e, f, g, h]), u16::from_le_bytes(rest))
+        };
+        // SAFETY: as many bytes as the header has, by contract.
+        unsafe {
+            foreign::store_u64(to, head);
+            if self.turn.terms.hdr_len() == net::HDR_LEN {
+                foreign::store_u32(to.add(8), u32::from(rest) | 1 << 16);
+            } else {
+                foreign::store_u16(to.add(8), rest);
+            }
+        }
     }
 
     /// One packet into whatever buffers there are: chains, or several buffers if the guest takes that.
