@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -35,7 +36,8 @@ pub struct VirtioPci<D: PciDevice> {
     features: Features,
     config: NetConfig,
     pairs: u16,
-    link: Link,
+    /// Shared with the transmit rings.
+    link_up: Arc<AtomicBool>,
     running: Option<Running>,
 }
 
@@ -72,7 +74,15 @@ impl<D: PciDevice> VirtioPci<D> {
             features = features.without(Features::MTU);
         }
         let pairs = pairs(&transport, options, config.max_pairs)?;
-        Ok(Self { transport, options: *options, features, config, pairs, link: Link::Down, running: None })
+        Ok(Self {
+            transport,
+            options: *options,
+            features,
+            config,
+            pairs,
+            link_up: Arc::default(),
+            running: None,
+        })
     }
 
     /// Brings the device up with queues of one format.
@@ -95,7 +105,7 @@ impl<D: PciDevice> VirtioPci<D> {
                 let control = control.map(|queue| Box::new(queue) as Box<dyn Send>);
                 let sizes = (rings.rx[0].size(), rings.tx[0].size());
                 self.running = Some(Running { _control: control, events, sizes, refused });
-                self.link = self.transport.link(self.features);
+                self.set_link(self.transport.link(self.features));
                 Ok(rings)
             }
             Err(error) => {
@@ -226,6 +236,7 @@ impl<D: PciDevice> VirtioPci<D> {
             env,
             accepted: self.features.sent(),
             max_frame: self.max_frame(),
+            link_up: Arc::clone(&self.link_up),
         }))
     }
 
@@ -292,17 +303,20 @@ impl<D: PciDevice> VirtioPci<D> {
         self.features.has(Features::MTU).then_some(usize::from(self.config.mtu))
     }
 
-    /// Ends what was begun.
+    /// Ends what was begun: the device touches no memory any more.
     fn halt(&mut self) {
-        self.link = Link::Down;
+        self.set_link(Link::Down);
         let t = &self.transport;
-        // A device that is gone needs no more; one that does not reset is cut off from memory below.
-        if let Err(error) = t.reset() {
-            tracing::warn!(%error, "a device that is to be stopped");
-        }
-        match t.device.quiesce() {
-            Ok(()) | Err(BusError::Gone(_)) => {}
-            Err(error) => tracing::error!(%error, "a device could not be cut off from memory"),
+        let is_gone = t.status().is_none();
+        let reset = t.reset();
+        let quiet = t.device.quiesce().map_err(NicError::from);
+        if let Err(error) = reset.and(quiet)
+            && !is_gone
+        {
+            tracing::warn!(%error, "the function is reset as a whole");
+            if let Err(error) = t.device.reset() {
+                tracing::error!(%error, "a device could not be stopped: only the IOMMU keeps it from memory");
+            }
         }
         if let Some(running) = self.running.take()
             && !running.events.is_empty()
@@ -310,6 +324,10 @@ impl<D: PciDevice> VirtioPci<D> {
         {
             tracing::debug!(%error, "interrupts of a device that was stopped");
         }
+    }
+
+    fn set_link(&self, link: Link) {
+        self.link_up.store(link == Link::Up, Ordering::Relaxed);
     }
 }
 
@@ -370,12 +388,12 @@ impl<D: PciDevice> NicDriver for VirtioPci<D> {
             Some(s) if s & status::DRIVER_OK == 0 => return Health::Reset("somebody reset the device"),
             Some(_) => {}
         }
-        self.link = self.transport.link(self.features);
+        self.set_link(self.transport.link(self.features));
         Health::Good
     }
 
     fn link(&self) -> Link {
-        self.link
+        if self.link_up.load(Ordering::Relaxed) { Link::Up } else { Link::Down }
     }
 
     fn max_frame(&self) -> usize {

@@ -3,7 +3,7 @@
 //! A packet's header goes in front of its data where the mbuf has the headroom and nobody shares it, and into the ring's own
 //! table of headers otherwise.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use mbuf::{Burst, GsoKind, Mbuf};
@@ -25,8 +25,9 @@ const LOW_WATER: usize = 2 * mbuf::MAX_BURST;
 const HEADER_STRIDE: usize = 16;
 /// What VLAN tags add to the largest frame.
 const TAGS: usize = 8;
-/// Checks (one each 10 ms) without a packet coming back after which the device is taken to be stuck.
-pub(super) const STALL_CHECKS: u32 = 200;
+/// Checks (one each 10 ms) with the link up and without a packet coming back after which the device is taken to be stuck:
+/// five seconds, as the kernel has it. Who is behind the device may make it wait for a while.
+const STALL_CHECKS: u32 = 500;
 
 /// What a transmit ring is made of.
 pub(super) struct TxSetup<V, B> {
@@ -39,6 +40,7 @@ pub(super) struct TxSetup<V, B> {
     pub(super) accepted: OffloadSet,
     /// Longest frame, tags not counted, that need not be cut.
     pub(super) max_frame: usize,
+    pub(super) link_up: Arc<AtomicBool>,
 }
 
 /// Bytes that the headers of a ring of `size` take.
@@ -302,7 +304,8 @@ impl<V: Virtqueue, B: Registers> Tx<V, B> {
     /// Gives back what the device is done with; says when it does not seem to be at work any more.
     pub(super) fn check(&mut self) -> Option<&'static str> {
         self.reclaim();
-        let is_still = self.outstanding > 0 && !core::mem::take(&mut self.moved);
+        let expected = self.outstanding > 0 && self.setup.link_up.load(Ordering::Relaxed);
+        let is_still = expected && !core::mem::take(&mut self.moved);
         self.still = if is_still { self.still + 1 } else { 0 };
         if self.still > STALL_CHECKS {
             self.fault = Some(RingFault::TransmitStalled);

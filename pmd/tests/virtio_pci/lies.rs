@@ -1,6 +1,6 @@
 //! A broken card: what it writes is checked, and whatever it does costs a reset at most (N12, N13).
 
-use pmd::nic::NicOptions;
+use pmd::nic::{NicDriver, NicOptions};
 
 use crate::frames::{frame, packet};
 use crate::model::{Card, CardConfig, Lie, feature};
@@ -97,8 +97,15 @@ fn n13_completions_that_never_come_are_noticed() {
         }
         let packets = (0..8).map(|i| packet(scene.pool, &frame(60, i))).collect();
         assert_eq!(scene.send(0, packets), 0);
+        scene.card.set_link(false);
+        scene.driver.look();
+        for _ in 0..1000 {
+            assert_eq!(scene.check(), None, "a device whose link is down may wait");
+        }
+        scene.card.set_link(true);
+        scene.driver.look();
         let patience = (0..1000).take_while(|_| scene.check().is_none()).count();
-        assert_eq!((patience, scene.check()), (200, Some("the device does not send what it is given")));
+        assert_eq!((patience, scene.check()), (500, Some("the device does not send what it is given")));
         scene.end();
     }
 }
