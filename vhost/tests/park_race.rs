@@ -8,14 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use sleeper::Sleeper;
+use sleeper::{RINGS, Sleeper};
 use vhost::driver::{Kicks, NetHdr, TxRing};
-use vhost::wire::net::F_EVENT_IDX;
 
-/// Park and wake rounds of each of the two kinds of ring.
-const ROUNDS: u64 = 50_000;
-/// A sleep that lasts so long was not ended: everything else on this machine takes less.
-const STALL: Duration = Duration::from_secs(10);
+/// Park and wake rounds of each of the four kinds of ring.
+const ROUNDS: u64 = 25_000;
+/// A sleep that lasts so long is looked into. The other side may be kept from running; but then nothing lies there.
+const STALL: Duration = Duration::from_secs(1);
 
 /// What the lcore counts.
 #[derive(Debug, Default)]
@@ -92,7 +91,10 @@ fn park(lcore: &mut Sleeper, tally: &mut Tally, dice: &mut Dice) {
         tally.at_once += u64::from(at_once);
         let woken = at_once || lcore.wakes(STALL);
         lcore.rx.disarm();
-        assert!(woken, "asleep for {STALL:?} after {tally:?}; {} frames are there", lcore.poll());
+        if !woken {
+            let frames = lcore.poll();
+            assert!(frames == 0 || lcore.wakes_soon(), "{frames} frames without a kick after {tally:?}");
+        }
     } else {
         tally.raced += 1;
         lcore.rx.disarm();
@@ -124,8 +126,10 @@ fn wait_for_call(tx: &mut TxRing, parks: &mut u64) {
     *parks += 1;
     let start = Instant::now();
     // A call that came late for the time before wakes, too.
-    while !tx.queue_mut().wait_used(STALL).unwrap() {
-        assert!(start.elapsed() < STALL, "no call for {STALL:?} after {parks} waits");
+    if !tx.queue_mut().wait_used(STALL).unwrap() && start.elapsed() >= STALL {
+        let back = tx.reclaim().unwrap();
+        let is_told = back == 0 || tx.queue().wait_call(STALL).unwrap();
+        assert!(is_told, "{back} buffers without a call after {parks} waits");
     }
 }
 
@@ -156,13 +160,12 @@ fn race(features: u64) {
         });
         (lcore.join().unwrap(), guest.join().unwrap())
     });
-    println!("{:?}, lcore: {at_lcore:?}, guest: {at_guest} parks", start.elapsed());
+    println!("features {features:#x}, {:?}, lcore: {at_lcore:?}, guest: {at_guest} parks", start.elapsed());
     assert!(at_lcore.raced < at_lcore.parks && at_guest > 0, "both sides slept");
 }
 
 /// One after the other: each needs two CPUs.
 #[test]
 fn k2_k9_no_wake_up_is_lost() {
-    race(u64::MAX);
-    race(!F_EVENT_IDX);
+    RINGS.into_iter().for_each(race);
 }

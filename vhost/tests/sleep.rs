@@ -7,16 +7,14 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
-use sleeper::Sleeper;
+use sleeper::{RINGS, SPLIT, Sleeper};
 use vhost::driver::{Kicks, NetHdr};
-use vhost::wire::net::F_EVENT_IDX;
 
 const FRAME: [u8; 60] = [0x42; 60];
-const WITHOUT_EVENT_IDX: u64 = !F_EVENT_IDX;
 
 #[test]
 fn v4_a_kick_wakes_and_is_asked_for_only_when_it_is_needed() {
-    for features in [u64::MAX, WITHOUT_EVENT_IDX] {
+    for features in RINGS {
         let mut lcore = Sleeper::new();
         let mut guest = lcore.connect(features, Kicks::AsAsked);
         lcore.arm();
@@ -41,7 +39,7 @@ fn v4_a_kick_wakes_and_is_asked_for_only_when_it_is_needed() {
 #[test]
 fn a_ring_that_starts_wakes() {
     let mut lcore = Sleeper::new();
-    for features in [u64::MAX, WITHOUT_EVENT_IDX] {
+    for features in RINGS {
         assert!(lcore.rx.arm(), "without a guest there is nothing to poll for");
         assert!(!lcore.wakes_now());
         let mut guest = lcore.connect(features, Kicks::AsAsked);
@@ -59,7 +57,7 @@ fn a_ring_that_starts_wakes() {
 #[test]
 fn a_kick_that_is_replaced_while_asleep() {
     let mut lcore = Sleeper::new();
-    let mut guest = lcore.connect(u64::MAX, Kicks::Never);
+    let mut guest = lcore.connect(SPLIT, Kicks::Never);
     for _ in 0..50 {
         lcore.arm();
         let old = guest.pairs()[0].tx.queue().kick_fd().try_clone_to_owned().unwrap();
@@ -82,7 +80,7 @@ fn a_kick_that_is_replaced_while_asleep() {
 #[test]
 fn a_front_end_that_asks_to_be_polled_is() {
     let mut lcore = Sleeper::new();
-    let mut guest = lcore.connect(u64::MAX, Kicks::Never);
+    let mut guest = lcore.connect(SPLIT, Kicks::Never);
     lcore.arm();
     guest.front_end().set_vring_kick(1, None).unwrap();
     assert!(lcore.wakes_soon());
@@ -97,7 +95,7 @@ fn a_front_end_that_asks_to_be_polled_is() {
 #[test]
 fn c14_a_kick_that_would_block_or_is_always_readable() {
     let mut lcore = Sleeper::new();
-    let mut guest = lcore.connect(u64::MAX, Kicks::Never);
+    let mut guest = lcore.connect(SPLIT, Kicks::Never);
     let full = eventfd(0, EventfdFlags::empty()).unwrap();
     rustix::io::write(&full, &(u64::MAX - 1).to_ne_bytes()).unwrap();
     let counts = eventfd(1000, EventfdFlags::SEMAPHORE).unwrap();
@@ -122,7 +120,7 @@ fn c14_a_kick_that_would_block_or_is_always_readable() {
 #[test]
 fn an_announcement_wakes() {
     let mut lcore = Sleeper::new();
-    let mut guest = lcore.connect(u64::MAX, Kicks::AsAsked);
+    let mut guest = lcore.connect(SPLIT, Kicks::AsAsked);
     lcore.arm();
     guest.front_end().send_rarp([2, 0, 0, 0, 0, 9]).unwrap();
     assert!(lcore.wakes_soon());
@@ -133,7 +131,7 @@ fn an_announcement_wakes() {
 #[test]
 fn a_pool_that_is_empty_lets_nobody_sleep() {
     let mut lcore = Sleeper::new();
-    let mut guest = lcore.connect(u64::MAX, Kicks::AsAsked);
+    let mut guest = lcore.connect(SPLIT, Kicks::AsAsked);
     lcore.arm();
     let mut all = Vec::new();
     while let Ok(mbuf) = lcore.pool.alloc(0) {

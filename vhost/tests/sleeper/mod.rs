@@ -9,7 +9,13 @@ use pmd::{Port, QueueEnv, RxQueue};
 use rustix::event::{Timespec, epoll};
 use vhost::driver::{Kicks, VirtioNet, VirtioNetConfig};
 use vhost::wire::message::protocol::F_RARP;
+use vhost::wire::net::{F_EVENT_IDX, F_RING_PACKED};
 use vhost::{VhostUserPort, VhostUserSpec};
+
+/// A split ring by the usual features.
+pub(crate) const SPLIT: u64 = !F_RING_PACKED;
+/// What may be negotiated of each kind of ring: split and packed, with and without EVENT_IDX.
+pub(crate) const RINGS: [u64; 4] = [SPLIT & !F_EVENT_IDX, u64::MAX & !F_EVENT_IDX, SPLIT, u64::MAX];
 
 /// A port, its receive half, and what an lcore waits on.
 pub(crate) struct Sleeper {
@@ -35,9 +41,11 @@ impl Sleeper {
         Self { rx, set, pool, directory, _port: port }
     }
 
+    /// A guest with those of `features` that there are.
     pub(crate) fn connect(&self, features: u64, kicks: Kicks) -> VirtioNet {
         let default = VirtioNetConfig::default();
-        let (features, protocol_features) = (default.features & features, default.protocol_features | F_RARP);
+        let (features, protocol_features) =
+            ((default.features | F_RING_PACKED) & features, default.protocol_features | F_RARP);
         let config = VirtioNetConfig { features, protocol_features, kicks, ..default };
         VirtioNet::connect(self.directory.path().join("s"), config).unwrap()
     }
