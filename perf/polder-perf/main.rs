@@ -3,10 +3,12 @@
 //! ```text
 //! polder-perf bench                                 Polder in this process: RFC 2544 for all sizes, RFC 2889
 //! polder-perf bench --ports /tmp/a,/tmp/b           any device with two vhost-user ports
+//! polder-perf idle                                  CPU time of a switch that is idle, and its wake-ups
 //! polder-perf peers --peers testpmd,polder,ovs      the same load through each, in turns
 //! ```
 
 mod bench;
+mod idle;
 mod peers;
 mod table;
 
@@ -25,6 +27,8 @@ struct Args {
 enum Command {
     /// RFC 2544: throughput, partial drop rate, latency, back-to-back; RFC 2889: address caching capacity, learning rate.
     Bench(bench::Args),
+    /// A switch that has nothing to do: its CPU time, and how soon it is there when a frame comes.
+    Idle(idle::Args),
     /// Polder beside its peers: the same generator, in turns, placement checked; medians and ratios.
     Peers(peers::Args),
 }
@@ -33,6 +37,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let done = match Args::parse().command {
         Command::Bench(args) => bench::run(&args),
+        Command::Idle(args) => idle::run(&args),
         Command::Peers(args) => peers::run(&args),
     };
     match done {

@@ -73,6 +73,12 @@ impl Dut {
         Ok(Self { sockets, queues: config.queues, _own: Some(own) })
     }
 
+    /// Its vhost-user sockets, one a port.
+    #[must_use]
+    pub fn sockets(&self) -> &[PathBuf] {
+        &self.sockets
+    }
+
     /// A guest on each socket.
     #[must_use]
     pub fn guests(&self) -> Vec<EndpointSpec> {

@@ -15,7 +15,7 @@ use vhost::{VhostUserPort, VhostUserSpec};
 /// A split ring by the usual features.
 pub(crate) const SPLIT: u64 = !F_RING_PACKED;
 /// What may be negotiated of each kind of ring: split and packed, with and without EVENT_IDX.
-pub(crate) const RINGS: [u64; 4] = [SPLIT & !F_EVENT_IDX, u64::MAX & !F_EVENT_IDX, SPLIT, u64::MAX];
+pub(crate) const RINGS: [u64; 4] = [SPLIT & !F_EVENT_IDX, !F_EVENT_IDX, SPLIT, u64::MAX];
 
 /// A port, its receive half, and what an lcore waits on.
 pub(crate) struct Sleeper {
