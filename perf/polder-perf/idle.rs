@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Two vhost-user sockets of a switch that runs already; without it: Polder in this process.
-    #[arg(long, value_delimiter = ',', requires = "pid", num_args = 2)]
+    #[arg(long, value_delimiter = ',', requires = "pid")]
     ports: Option<Vec<PathBuf>>,
     /// The process whose CPU time counts, with --ports.
     #[arg(long, requires = "ports")]
@@ -60,7 +60,9 @@ impl Guests {
             VirtioNet::connect(path, VirtioNetConfig::default())
                 .map_err(|e| format!("{}: {e}", path.display()))
         };
-        let [a, b] = paths else { return Err("two ports are needed".into()) };
+        let [a, b] = paths else {
+            return Err("--ports: two sockets are due, with a comma between them".into());
+        };
         let mut guests = Self { from: connect(a)?, to: connect(b)? };
         // Both are known before anything counts, so that nothing is flooded.
         std::mem::swap(&mut guests.from, &mut guests.to);
