@@ -81,6 +81,9 @@ struct Args {
     /// Descriptors of each guest's ring.
     #[arg(long, default_value_t = 1024)]
     queue_size: u16,
+    /// With packed rings.
+    #[arg(long)]
+    packed: bool,
     /// Without mergeable receive buffers.
     #[arg(long)]
     no_mergeable: bool,
@@ -124,6 +127,7 @@ impl Args {
     fn guests(&self) -> GuestOptions {
         GuestOptions {
             queue_size: self.queue_size,
+            packed: self.packed,
             mergeable: !self.no_mergeable,
             in_order: self.in_order,
             indirect: self.indirect,

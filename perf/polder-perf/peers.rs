@@ -34,14 +34,27 @@ enum Rings {
     InOrder,
     /// Split, mergeable, indirect descriptors.
     Indirect,
+    /// Packed, mergeable.
+    Packed,
+    /// Packed, one buffer a frame.
+    PackedNotMergeable,
+    /// Packed, mergeable, in order.
+    PackedInOrder,
+    /// Packed, mergeable, indirect descriptors.
+    PackedIndirect,
 }
 
 impl Rings {
     fn options(self) -> GuestOptions {
+        let packed = matches!(
+            self,
+            Self::Packed | Self::PackedNotMergeable | Self::PackedInOrder | Self::PackedIndirect
+        );
         GuestOptions {
-            mergeable: self != Self::NotMergeable,
-            in_order: self == Self::InOrder,
-            indirect: self == Self::Indirect,
+            packed,
+            mergeable: !matches!(self, Self::NotMergeable | Self::PackedNotMergeable),
+            in_order: matches!(self, Self::InOrder | Self::PackedInOrder),
+            indirect: matches!(self, Self::Indirect | Self::PackedIndirect),
             ..GuestOptions::default()
         }
     }

@@ -32,6 +32,9 @@ fn every_frame_through_a_switch_comes_once_unchanged_and_in_order() {
         &["--size", "64", "--latency", "--macs", "5000"],
         &["--size", "9014", "--vlan", "5-9", "--no-mergeable"],
         &["--size", "1514", "--indirect", "--in-order"],
+        &["--packed", "--size", "imix", "--macs", "16"],
+        &["--packed", "--size", "9014", "--no-mergeable", "--queue-size", "999"],
+        &["--packed", "--size", "1514", "--indirect", "--in-order"],
     ] {
         let (clean, value) = json(&[&common[..], more].concat());
         assert!(clean, "{more:?}: {value:#}");

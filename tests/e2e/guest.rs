@@ -35,6 +35,8 @@ pub(crate) struct Spec {
     pub(crate) queue_pairs: u16,
     /// The MTU that the device offers (VIRTIO_NET_F_MTU), if any.
     pub(crate) host_mtu: Option<u16>,
+    /// Whether the device has packed rings.
+    pub(crate) packed: bool,
 }
 
 impl Spec {
@@ -46,6 +48,7 @@ impl Spec {
             listener: Listener::Polder,
             queue_pairs: 1,
             host_mtu: None,
+            packed: false,
         }
     }
 
@@ -55,6 +58,7 @@ impl Spec {
             "mac": format!("52:54:00:00:00:{:02x}", self.number),
         });
         device["mq"] = json!(self.queue_pairs > 1);
+        device["packed"] = json!(self.packed);
         // One a queue, one for configuration, one for control.
         device["vectors"] = json!(if msix_works() { 2 * self.queue_pairs + 2 } else { 0 });
         if let Some(mtu) = self.host_mtu {

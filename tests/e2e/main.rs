@@ -14,6 +14,7 @@ mod lifecycle;
 mod machine;
 mod namespace;
 mod one_queue_pair_needs_qemu;
+mod packed_rings_need_qemu;
 mod polder;
 mod process;
 mod qmp;

@@ -14,13 +14,15 @@ pub(crate) enum Kind {
     OneQueuePair,
     /// Guests a and b with four queue pairs each, on a device that offers an MTU of 9000.
     FourQueuePairs,
+    /// Guests a and b with two queue pairs each, of packed rings.
+    PackedRings,
 }
 
 impl Kind {
     fn names(self) -> &'static [&'static str] {
         match self {
             Self::OneQueuePair => &["a", "b", "c"],
-            Self::FourQueuePairs => &["a", "b"],
+            Self::FourQueuePairs | Self::PackedRings => &["a", "b"],
         }
     }
 
@@ -28,13 +30,15 @@ impl Kind {
         match self {
             Self::OneQueuePair => 1,
             Self::FourQueuePairs => 4,
+            Self::PackedRings => 2,
         }
     }
 
     fn spec(self, name: &'static str, number: usize, socket: &Path) -> Spec {
         let number = u8::try_from(number).expect("a few guests");
         let host_mtu = (self == Self::FourQueuePairs).then_some(9000);
-        Spec { queue_pairs: self.queue_pairs(), host_mtu, ..Spec::new(name, number, socket) }
+        let packed = self == Self::PackedRings;
+        Spec { queue_pairs: self.queue_pairs(), host_mtu, packed, ..Spec::new(name, number, socket) }
     }
 }
 

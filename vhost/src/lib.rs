@@ -2,7 +2,7 @@
 //!
 //! | module | what it is | who runs it |
 //! |---|---|---|
-//! | [`wire`] | layouts: vhost-user messages, split rings, the virtio-net header | - |
+//! | [`wire`] | layouts: vhost-user messages, split and packed rings, the virtio-net header | - |
 //! | `memory` | the guest's memory table: checked, mapped, translated | control plane |
 //! | `session` | one front end's connection: messages in, state, replies | control plane, one thread a port |
 //! | `vring` | the device side of a ring: dequeue (guest's TX) and enqueue (guest's RX) | data plane |

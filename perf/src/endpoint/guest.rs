@@ -46,6 +46,8 @@ impl FromStr for GuestSpec {
 pub struct GuestOptions {
     /// Descriptors of each ring.
     pub queue_size: u16,
+    /// With VIRTIO_F_RING_PACKED.
+    pub packed: bool,
     /// With VIRTIO_NET_F_MRG_RXBUF.
     pub mergeable: bool,
     /// With VIRTIO_F_IN_ORDER.
@@ -56,13 +58,14 @@ pub struct GuestOptions {
 
 impl Default for GuestOptions {
     fn default() -> Self {
-        Self { queue_size: 1024, mergeable: true, in_order: false, indirect: false }
+        Self { queue_size: 1024, packed: false, mergeable: true, in_order: false, indirect: false }
     }
 }
 
 impl GuestOptions {
     fn features(&self) -> u64 {
         let choices = [
+            (net::F_RING_PACKED, self.packed),
             (net::F_MRG_RXBUF, self.mergeable),
             (net::F_IN_ORDER, self.in_order),
             (net::F_INDIRECT_DESC, self.indirect),

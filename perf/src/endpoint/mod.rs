@@ -22,7 +22,7 @@ const LONGEST_NS: u64 = 10_000_000_000;
 /// What an endpoint is, as a command line names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndpointSpec {
-    /// A guest's driver on a vhost-user socket: a path, or `guest:PATH[,queues=N][,packed]`.
+    /// A guest's driver on a vhost-user socket: a path, or `guest:PATH[,queues=N]`.
     Guest(GuestSpec),
     /// Any other port, by its specification: `vfio:BDF`, `tap:IFACE` ...
     Port(String),
