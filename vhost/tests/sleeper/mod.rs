@@ -45,7 +45,7 @@ impl Sleeper {
     pub(crate) fn connect(&self, features: u64, kicks: Kicks) -> VirtioNet {
         let default = VirtioNetConfig::default();
         let (features, protocol_features) =
-            ((default.features | F_RING_PACKED) & features, default.protocol_features | F_RARP);
+            ((default.features | F_RING_PACKED | F_EVENT_IDX) & features, default.protocol_features | F_RARP);
         let config = VirtioNetConfig { features, protocol_features, kicks, ..default };
         VirtioNet::connect(self.directory.path().join("s"), config).unwrap()
     }
