@@ -325,6 +325,25 @@ fn v36_ids_out_of_range() {
     }
 }
 
+/// Ids in all the orders that could be taken for a row: up, down, by steps, round the end, and not quite.
+#[test]
+fn v36_ids_in_a_row_or_not() {
+    let driver = Driver::new(256, Position::START);
+    let mut ring = driver.device(0);
+    let mut distinct = |ids: &[u16]| {
+        for (i, &id) in ids.iter().enumerate() {
+            ring.stage(i, Buffer { id, slots: 1 }, 0);
+        }
+        ring.distinct(ids.len())
+    };
+    for ids in [&[][..], &[3], &[3, 4, 5], &[5, 4, 3], &[0, 2, 4], &[255, 0, 1], &[200, 100, 0], &[7, 8, 6]] {
+        assert_eq!(distinct(ids), ids.len(), "{ids:?}");
+    }
+    for (ids, first) in [(&[3, 3][..], 1), (&[0, 1, 0], 2), (&[9, 8, 9, 8], 2), (&[1, 2, 3, 3], 3)] {
+        assert_eq!(distinct(ids), first, "{ids:?}");
+    }
+}
+
 /// An id that comes twice in a burst: what stands before it comes back, once.
 #[test]
 fn v36_duplicate_ids() {
