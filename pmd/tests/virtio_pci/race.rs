@@ -1,5 +1,7 @@
-//! Driver and device on two threads, both asleep whenever there is nothing to do: neither sleeps through what the other did
-//! (N3 and N4 against the device's fences).
+//! Driver and device on two threads, both asleep whenever there is nothing to do: neither sleeps through what the other did.
+//!
+//! This fails at once if one of them does not look again after asking to be woken. It does not show that the fences between
+//! (N3, N4) are needed: the model's locks leave a processor too much time to get by without.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
