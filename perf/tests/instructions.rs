@@ -16,7 +16,7 @@ const RECORDED: &[(&str, f64)] = &[
     ("mempool", 23.94),
     ("fdb", 62.64),
     ("switch_split", 399.5),
-    ("switch_packed", 585.9),
+    ("switch_packed", 559.3),
     ("switch_split_1514", 1839.5),
 ];
 
