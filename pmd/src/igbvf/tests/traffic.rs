@@ -246,3 +246,71 @@ fn without_mbufs_packets_are_dropped_and_the_ring_stays_full() {
     assert!(bare.receive() == [frame::<4000>()]);
     bare.end();
 }
+
+/// What a transmit ring goes through.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A burst of so many plain packets, and whether one of them is a chain of so many pieces.
+    Send(usize, Option<usize>),
+    Flush,
+    /// The card stands, or goes on.
+    Stand(bool),
+    Check,
+}
+
+fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
+    use proptest::prelude::*;
+    let step = prop_oneof![
+        4 => (1..=MAX_BURST, proptest::option::of(2..6usize)).prop_map(|(n, chain)| Step::Send(n, chain)),
+        2 => Just(Step::Flush),
+        1 => any::<bool>().prop_map(Step::Stand),
+        1 => Just(Step::Check),
+    ];
+    proptest::collection::vec(step, 1..120)
+}
+
+/// Sends a burst; each packet's number stands in it. Returns how many were taken.
+fn send_numbered(bare: &mut Bare, first: u32, n: usize, chain: Option<usize>) -> usize {
+    let mut burst = Burst::new();
+    for i in 0..n {
+        let mut bytes = frame::<300>();
+        bytes[20..24].copy_from_slice(&(first + i as u32).to_be_bytes());
+        let pieces = if i == n / 2 { vec![300 / chain.unwrap_or(1); chain.unwrap_or(1)] } else { Vec::new() };
+        burst.push(frames::packet(bare.pool, &bytes, &pieces)).unwrap();
+    }
+    let Bare { rings, tx_counters, .. } = bare;
+    rings.as_mut().unwrap().tx[0].tx_burst(&mut burst, tx_counters)
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+    /// Whatever comes in whatever order, what was taken goes out once, in order, and every mbuf comes back.
+    #[test]
+    fn all_that_was_taken_goes_out_once_and_in_order(steps in steps()) {
+        let card = Card::new(1);
+        let mut bare = Bare::new(&card, 0);
+        let mut given = 0;
+        for step in steps {
+            match step {
+                Step::Send(n, chain) => given += send_numbered(&mut bare, given, n, chain) as u32,
+                Step::Flush => bare.tx().flush(),
+                Step::Check => proptest::prop_assert_eq!(bare.tx().check(), None),
+                Step::Stand(stands) => {
+                    card.with(0, |vf| vf.tx_stands = stands);
+                    card.ring(0);
+                }
+            }
+        }
+        card.with(0, |vf| vf.tx_stands = false);
+        bare.tx().flush();
+        card.ring(0);
+        let numbers: Vec<u32> =
+            card.sent(0).iter().map(|f| u32::from_be_bytes(f[20..24].try_into().unwrap())).collect();
+        proptest::prop_assert!(numbers.iter().copied().eq(0..given));
+        bare.tx().check();
+        proptest::prop_assert_eq!(bare.tx().room(), bare.tx().capacity(), "all is free again");
+        let owners = bare.pool.balance().out_by_owner;
+        proptest::prop_assert_eq!(owners, vec![(7, 128)], "what was sent is back");
+        bare.end();
+    }
+}
