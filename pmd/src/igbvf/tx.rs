@@ -64,6 +64,8 @@ pub struct IgbvfTx<B: Registers + 'static> {
     /// What the card was last told of offloads.
     pub(super) context: Option<Context>,
     pub(super) parts: TxParts<B>,
+    /// Doorbells rung and not counted yet.
+    rung: u64,
     /// Where `clean` stood at the last check, and for how many checks it has.
     clean_before: usize,
     stuck: u32,
@@ -95,6 +97,7 @@ impl<B: Registers + 'static> IgbvfTx<B> {
             clean: 0,
             context: None,
             parts,
+            rung: 0,
             clean_before: 0,
             stuck: 0,
         })
@@ -208,6 +211,7 @@ impl<B: Registers + 'static> IgbvfTx<B> {
     fn announce(&mut self) {
         self.ask_for_report(self.next - 1);
         self.announced = self.next;
+        self.rung += 1;
         // ORDERING: N2 Release, pairs with the device's reading of descriptors in front of the tail: they are written.
         fence(Ordering::Release);
         let tail = (self.next & self.mask) as u32;
@@ -251,6 +255,7 @@ impl<B: Registers + 'static> TxRing for IgbvfTx<B> {
         if self.next - self.announced >= ANNOUNCE_AT {
             self.announce();
         }
+        counters.notifications.add(core::mem::take(&mut self.rung));
         taken
     }
 

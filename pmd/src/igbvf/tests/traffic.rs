@@ -34,17 +34,18 @@ fn full_bursts_cost_one_doorbell_and_come_back() {
     let card = Card::new(2);
     card.join(0, 1);
     let (mut a, mut b) = (Bare::new(&card, 0), Bare::new(&card, 1));
+    let counters = QueueCounters::default();
     for _ in 0..1000 {
         let mut burst = Burst::new();
         a.pool.alloc_bulk(&mut burst, MAX_BURST, 3).unwrap();
         burst.iter_mut().for_each(|m| m.append(60).unwrap().copy_from_slice(&FRAME));
-        let counters = QueueCounters::default();
         assert_eq!(a.tx().tx_burst(&mut burst, &counters), MAX_BURST);
         assert!(burst.is_empty());
         assert_eq!(b.rx().rx_burst(&mut burst, &counters), MAX_BURST, "no flush was needed");
         assert!(burst.iter().all(|m| m.data() == FRAME && m.port() == 7));
     }
     assert_eq!(card.with(1, |vf| vf.missed), 0);
+    assert_eq!(counters.notifications.get(), 1000);
     a.end();
     b.end();
 }
