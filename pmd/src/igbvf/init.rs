@@ -167,7 +167,7 @@ impl<D: PciDevice> Igbvf<D> {
             descriptors: self.options.tx_descriptors.into(),
             pool: env.pool,
             reach: Arc::clone(reach),
-            limits: Limits { max_frame: self.max_frame },
+            limits: Limits { max_frame: self.max_frame, page: env.pool.zone().page_size().bytes() },
             link: Arc::clone(&self.link_is_up),
         }
     }

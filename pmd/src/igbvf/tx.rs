@@ -127,9 +127,10 @@ impl<B: Registers + 'static> IgbvfTx<B> {
     /// Whether a packet needs nothing but a descriptor.
     #[inline(always)]
     pub(super) fn is_plain(&self, mbuf: &Mbuf<'_>) -> bool {
-        let len = mbuf.len();
+        let (len, at) = (mbuf.len(), mbuf.data_start().addr().get());
         let in_range = len.wrapping_sub(MIN_FRAME) <= self.parts.limits.max_frame - MIN_FRAME;
-        let is_one_piece = mbuf.data().len() == len;
+        let in_page = at ^ at.wrapping_add(len).wrapping_sub(1) < self.parts.limits.page;
+        let is_one_piece = (mbuf.data().len() == len) & in_page;
         in_range & is_one_piece & mbuf.offload().is_none() & core::ptr::eq(mbuf.pool(), self.parts.pool)
     }
 

@@ -8,24 +8,39 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeMap;
 
+/// A zone that is mapped.
+#[derive(Debug)]
+struct Mapped {
+    len: u64,
+    page: u64,
+    /// How often.
+    times: usize,
+}
+
 /// What a VF may reach.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// Bytes, and how often mapped, by address.
-    mapped: BTreeMap<u64, (u64, usize)>,
+    /// What is mapped, by address.
+    mapped: BTreeMap<u64, Mapped>,
     /// Tries to reach something else.
     pub(super) faults: Vec<(u64, usize)>,
 }
 
 impl Memory {
-    pub(super) fn map(&mut self, start: u64, len: u64) {
-        self.mapped.entry(start).or_insert((len, 0)).1 += 1;
+    pub(super) fn map(&mut self, start: u64, len: u64, page: u64) {
+        self.mapped.entry(start).or_insert(Mapped { len, page, times: 0 }).times += 1;
+    }
+
+    /// Whether bytes lie in more than one page.
+    pub(super) fn crosses_pages(&self, address: u64, len: usize) -> bool {
+        let page = self.mapped.range(..=address).next_back().map_or(1, |(_, mapped)| mapped.page);
+        address / page != (address + len as u64 - 1) / page
     }
 
     pub(super) fn unmap(&mut self, start: u64) {
-        if let Some((_, times)) = self.mapped.get_mut(&start) {
-            *times -= 1;
-            if *times == 0 {
+        if let Some(mapped) = self.mapped.get_mut(&start) {
+            mapped.times -= 1;
+            if mapped.times == 0 {
                 self.mapped.remove(&start);
             }
         }
@@ -44,8 +59,8 @@ impl Memory {
     }
 
     fn reach(&mut self, address: u64, len: usize) -> Option<*mut u8> {
-        let inside = self.mapped.range(..=address).next_back().is_some_and(|(start, (bytes, _))| {
-            address.checked_add(len as u64).is_some_and(|end| end <= start + bytes)
+        let inside = self.mapped.range(..=address).next_back().is_some_and(|(start, mapped)| {
+            address.checked_add(len as u64).is_some_and(|end| end <= start + mapped.len)
         });
         if !inside {
             self.faults.push((address, len));

@@ -58,6 +58,14 @@ impl Card {
         self.with(n, |vf| vf.peer = None);
     }
 
+    /// Brings VF `n`'s link up or down; the PF pings. What waits in its transmit rings goes out when it comes up.
+    pub fn set_link(&self, n: usize, up: bool) {
+        self.with(n, |vf| vf.set_link(up));
+        if up {
+            self.ring(n);
+        }
+    }
+
     /// Has VF `n` look at its transmit rings, as at a doorbell.
     pub fn ring(&self, n: usize) {
         let frames = self.with(n, |vf| [vf.transmit(0), vf.transmit(1)].concat());
@@ -187,7 +195,8 @@ impl PciDevice for ModelVf {
 
     fn map(&self, zone: &Zone) -> Result<DmaMapping, BusError> {
         let (start, len) = (zone.base().addr().get() as u64, zone.len() as u64);
-        self.there(|vf| vf.memory.map(start, len))?;
+        let page = zone.page_size().bytes() as u64;
+        self.there(|vf| vf.memory.map(start, len, page))?;
         Ok(DmaMapping::new(Mapped { card: self.at.card.clone(), n: self.at.n, start }, 0))
     }
 

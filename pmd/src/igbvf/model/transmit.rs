@@ -70,7 +70,12 @@ impl Vf {
                 self.transmit[queue].context = Some([first, word]);
             }
             kind if kind == desc::DATA & (desc::TYPE | desc::DEXT) => {
-                let bytes = self.memory.read(first, (word & 0xffff) as usize)?;
+                let len = (word & 0xffff) as usize;
+                let bytes = self.memory.read(first, len)?;
+                if self.memory.crosses_pages(first, len.max(1)) {
+                    // QEMU's card drops the packet.
+                    self.offend("a piece of a packet lies across two pages");
+                }
                 self.take_piece(queue, word, &bytes, frames);
             }
             kind => self.offend(format!("a descriptor of type {kind:#x}")),

@@ -129,7 +129,7 @@ impl Vf {
     }
 
     /// Brings the link up or down; the PF pings.
-    pub fn set_link(&mut self, up: bool) {
+    pub(super) fn set_link(&mut self, up: bool) {
         // 1,000 Mb/s, full duplex.
         *self.register(regs::VTSTATUS) = 2 << 6 | STATUS_FD | if up { STATUS_LU } else { 0 };
         self.ping();

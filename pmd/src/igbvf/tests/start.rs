@@ -117,9 +117,9 @@ fn news_of_the_pf() {
     let card = Card::new(1);
     let mut bare = Bare::new(&card, 0);
     assert_eq!(bare.driver.look(), Health::Good);
-    card.with(0, |vf| vf.set_link(false));
+    card.set_link(0, false);
     assert_eq!((bare.driver.look(), bare.driver.link()), (Health::Good, Link::Down), "a ping with CTS");
-    card.with(0, |vf| vf.set_link(true));
+    card.set_link(0, true);
     assert_eq!((bare.driver.look(), bare.driver.link()), (Health::Good, Link::Up));
     card.with(0, Vf::reset_pf);
     assert!(matches!(bare.driver.look(), Health::Reset(_)), "a ping without CTS");
