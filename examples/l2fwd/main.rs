@@ -130,6 +130,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         stop.fetch_or(over, Ordering::Relaxed);
     }
     lcore.join().map_err(|_| "the lcore panicked")?;
+    print_counters(&args.specs, &ports);
+    drop(ports); // Whatever their rings held is back in the pool.
     let balance = pool.balance();
     println!(
         "mbufs: {} free + {} cached + {} out = {}",

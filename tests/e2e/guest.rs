@@ -28,7 +28,7 @@ pub(crate) enum Listener {
 #[derive(Debug, Clone)]
 pub(crate) struct Spec {
     pub(crate) name: &'static str,
-    /// Last byte of its MAC and IPv4 address.
+    /// Last byte of its IPv4 address and, unless another one is asked for, its MAC.
     pub(crate) number: u8,
     pub(crate) socket: PathBuf,
     pub(crate) listener: Listener,
@@ -37,6 +37,7 @@ pub(crate) struct Spec {
     pub(crate) host_mtu: Option<u16>,
     /// Whether the device has packed rings.
     pub(crate) packed: bool,
+    pub(crate) mac: [u8; 6],
 }
 
 impl Spec {
@@ -49,13 +50,14 @@ impl Spec {
             queue_pairs: 1,
             host_mtu: None,
             packed: false,
+            mac: [0x52, 0x54, 0, 0, 0, number],
         }
     }
 
     fn device(&self) -> Value {
         let mut device = json!({
             "driver": "virtio-net-pci", "id": "nic", "netdev": "net", "bus": "rp0", "romfile": "",
-            "mac": format!("52:54:00:00:00:{:02x}", self.number),
+            "mac": self.mac.map(|byte| format!("{byte:02x}")).join(":"),
         });
         device["mq"] = json!(self.queue_pairs > 1);
         device["packed"] = json!(self.packed);
@@ -103,7 +105,9 @@ impl Guest {
         needs_program("qemu-system-x86_64");
         let dir = run_dir().join(format!("{}-{}", spec.name, next_number()));
         std::fs::create_dir(&dir).expect("make a folder");
-        let mut qemu = Process::start(&format!("qemu-{}", spec.name), &mut qemu_command(&spec, &dir));
+        let console = format!("socket,path={}/console,server=on,wait=off", dir.display());
+        let mut command = qemu_command(&spec, &dir, &console);
+        let mut qemu = Process::start(&format!("qemu-{}", spec.name), &mut command);
         qemu.add_log(dir.join("kernel.log"));
         let console = Console::connect(&dir.join("console"));
         let qmp = Qmp::connect(&dir.join("qmp"));
@@ -210,7 +214,8 @@ fn accelerator() -> String {
     std::env::var("POLDER_E2E_ACCEL").unwrap_or_else(|_| "tcg".to_owned())
 }
 
-fn qemu_command(spec: &Spec, dir: &Path) -> Command {
+/// QEMU with its sockets and logs in `dir`, and the guest's console on the chardev `console` (without its id).
+pub(crate) fn qemu_command(spec: &Spec, dir: &Path, console: &str) -> Command {
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args([
         "-nodefaults",
@@ -228,7 +233,7 @@ fn qemu_command(spec: &Spec, dir: &Path) -> Command {
     .args(["-initrd".as_ref(), guest_file("initrd.gz").as_os_str()])
     .args(["-append", &kernel_arguments(spec)])
     .args(["-serial", &format!("file:{}/kernel.log", dir.display())])
-    .args(["-chardev", &format!("socket,id=console,path={}/console,server=on,wait=off", dir.display())])
+    .args(["-chardev", &format!("{console},id=console")])
     .args(["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=console"])
     .args(["-qmp", &format!("unix:{}/qmp,server=on,wait=off", dir.display())])
     .args(["-chardev", &spec.vhost_chardev(), "-netdev", &spec.netdev()])

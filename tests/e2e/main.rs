@@ -1,4 +1,5 @@
-//! End-to-end tests: the `polder` binary under Linux guests in QEMU, under DPDK's testpmd and under the host's own TAP.
+//! End-to-end tests: the `polder` binary under Linux guests in QEMU, under DPDK's testpmd and under the host's own TAP; it
+//! and the examples on NICs in `scripts/nic-lab`'s machine.
 //!
 //! `scripts/setup` installs what they need; `./test` runs it and then
 //! `cargo test --release --test e2e -- --ignored --test-threads=1`. Without `--ignored` none of them runs, and with it
@@ -13,6 +14,7 @@ mod guest;
 mod lifecycle;
 mod machine;
 mod namespace;
+mod nic;
 mod one_queue_pair_needs_qemu;
 mod packed_rings_need_qemu;
 mod polder;

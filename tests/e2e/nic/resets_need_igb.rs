@@ -1,0 +1,117 @@
+//! A virtual function that falls silent or is reset under traffic, while two vhost-user ports beside it go on; and one whose
+//! program is killed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use super::frames::{self, Mac};
+use super::lab::{Lab, Setup, program, vf, vf_mac};
+use super::nested::{assert_every_packet_counted, start_polder, stats};
+use super::wire::Wire;
+use crate::deadline::{secs, wait_for};
+
+/// How long the guests talk: longer than anything takes that is done to the VF.
+const GUESTS_SECONDS: u64 = 40;
+
+#[test]
+#[ignore = "needs a QEMU with igb: run ./test"]
+fn the_pf_goes_down_and_up() {
+    in_traffic(|lab| {
+        lab.sh("ip link set pf0 down; sleep 1; ip link set pf0 up");
+    });
+}
+
+#[test]
+#[ignore = "needs a QEMU with igb: run ./test"]
+fn the_function_is_reset_by_sysfs() {
+    in_traffic(|lab| {
+        lab.sh(&format!("echo 1 >/sys/bus/pci/devices/{}/reset", vf(0, 0)));
+    });
+}
+
+#[test]
+#[ignore = "needs a QEMU with igb: run ./test"]
+fn kill9_and_the_vf_opens_again() {
+    let mut lab = Lab::boot(&Setup::igb(1, 1));
+    for _ in 0..3 {
+        start(&mut lab);
+        let flood = Flood::start(lab.wires.pop().expect("a wire"), vf_mac(0, 0));
+        uplink_receives(&mut lab);
+        lab.stop("polder", "KILL");
+        lab.wires.push(flood.stop());
+    }
+}
+
+/// Lets `act` work on the VF while frames come in by its wire and two guests talk beside it: the guests lose nothing, the
+/// VF comes back, and every packet is counted.
+fn in_traffic(act: impl FnOnce(&mut Lab)) {
+    let mut lab = Lab::boot(&Setup::igb(1, 1));
+    start(&mut lab);
+    let load = format!("--verify --window 128 --warm-up 0 --seconds {GUESTS_SECONDS}");
+    lab.start("pktgen", &format!("{} /tmp/a.sock /tmp/b.sock {load} --cpu 0", program("pktgen")));
+    let flood = Flood::start(lab.wires.pop().expect("a wire"), vf_mac(0, 0));
+    uplink_receives(&mut lab);
+    act(&mut lab);
+    guests_go_on(&mut lab);
+    uplink_receives(&mut lab);
+    flood.stop();
+    lab.wait_for_line("pktgen", "whole run", secs(2 * GUESTS_SECONDS));
+    let log = lab.log("pktgen");
+    eprintln!("pktgen: {log}");
+    assert!(log.contains(" 0 lost, 0 duplicated, 0 reordered, 0 corrupted"), "{log}");
+    assert_every_packet_counted(&mut lab);
+    let log = lab.stop("polder", "TERM");
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+fn start(lab: &mut Lab) {
+    let port = |name: &str| format!("vhost-user:/tmp/{name}.sock");
+    start_polder(lab, &[("uplink", format!("vfio:{}", vf(0, 0))), ("a", port("a")), ("b", port("b"))]);
+}
+
+fn uplink_receives(lab: &mut Lab) {
+    let before = stats(lab).port("uplink").rx_packets;
+    wait_for("the uplink to be up and receive", secs(30), || {
+        let now = stats(lab);
+        let uplink = now.port("uplink");
+        (uplink.link_up && uplink.rx_packets > before).then_some(())
+    });
+}
+
+fn guests_go_on(lab: &mut Lab) {
+    let before = stats(lab);
+    wait_for("the guests' frames", secs(10), || {
+        let now = stats(lab);
+        ["a", "b"].iter().all(|n| now.port(n).rx_packets > before.port(n).rx_packets).then_some(())
+    });
+}
+
+/// Frames into a wire until it is stopped.
+struct Flood {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Wire>,
+}
+
+impl Flood {
+    fn start(mut wire: Wire, to: Mac) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let burst: Vec<_> = (0..32).map(|n| frames::frame_of(to, n, 60)).collect();
+            while !stopped.load(Ordering::Relaxed) {
+                wire.send(burst.iter().map(Vec::as_slice));
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                wire.drain();
+            }
+            wire
+        });
+        Self { stop, thread }
+    }
+
+    /// Ends it; the wire can be used again.
+    fn stop(self) -> Wire {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the flood")
+    }
+}
