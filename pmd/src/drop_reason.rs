@@ -52,6 +52,9 @@ reasons! {
     ReservedGroup = "reserved_group",
     /// The way to the destination leads back to where it came from.
     SamePort = "same_port",
+    /// A group-addressed frame came back by the device that it was sent through: its sender was seen behind another port a
+    /// moment ago.
+    Reflected = "reflected",
     /// There is no other port to send it to.
     NoOutput = "no_output",
     /// The ring to the lcore that owns the receiver is full.

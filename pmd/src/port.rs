@@ -34,6 +34,12 @@ pub trait RxQueue: Send {
         true
     }
 
+    /// Whether group-addressed frames that were sent by its port may come back by it, as from a virtual function whose card
+    /// hands a broadcast to all functions, the sender included. Asked once.
+    fn reflects(&self) -> bool {
+        false
+    }
+
     /// What an lcore waits on that wants to sleep: when packets come after [`arm`](Self::arm), it is signalled anew. To be
     /// watched for edges (EPOLLET): what was signalled before may leave it readable for ever, as nobody need read it. The
     /// same descriptor for the half's whole life, whoever the peer is. `None`: nothing wakes for it.

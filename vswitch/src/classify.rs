@@ -15,6 +15,10 @@ const TOO_SHORT: u64 = 1 << 63 | 1;
 /// 01-80-C2-00-00-00, the first of the reserved group addresses.
 const RESERVED_GROUP: Mac = Mac([0x01, 0x80, 0xc2, 0, 0, 0]);
 
+/// Seconds for which a sender that was seen behind another port keeps its place against its own frames' reflections. One that
+/// really moved behind the reflecting port is believed when it sends to anybody in particular, or after this.
+const REFLECTION_S: u32 = 2;
+
 /// What a receive half remembers from its last packet. Most bursts are of one flow, and then this is all that is read.
 #[derive(Debug)]
 pub(crate) struct Memo {
@@ -56,6 +60,8 @@ pub(crate) struct Classifier<'c> {
     pub(crate) tally: &'c LearnTally,
     pub(crate) port: PortId,
     pub(crate) now_s: u32,
+    /// Whether a group's frame may be one that the port itself sent.
+    pub(crate) reflects: bool,
 }
 
 /// The addresses of a burst, and a bit for each one that is not the one before.
@@ -87,6 +93,15 @@ fn group_verdict(dst: u64) -> Verdict {
     } else {
         Verdict::FLOOD
     }
+}
+
+/// The verdicts, but for the frames of a set, which are dropped.
+#[cold]
+fn drop_reflected(mut verdicts: [Verdict; MAX_BURST], mut reflected: u32) -> [Verdict; MAX_BURST] {
+    while reflected != 0 {
+        verdicts[take_lowest(&mut reflected)] = Verdict::drop(DropReason::Reflected);
+    }
+    verdicts
 }
 
 #[inline(always)]
@@ -122,10 +137,12 @@ impl Classifier<'_> {
 
     #[inline(never)]
     fn look_up_all(&self, seen: &Addresses, count: usize, memo: &mut Memo) -> Verdicts {
-        if seen.new_src != 0 {
-            self.learn_all(seen, memo);
+        let reflected = if self.reflects { self.reflected(seen) } else { 0 };
+        let learned = seen.new_src & !reflected;
+        if learned != 0 {
+            self.learn_all(seen, learned, memo);
         }
-        if seen.new_dst == 0 {
+        if seen.new_dst | reflected == 0 {
             return Verdicts::Same(memo.verdict);
         }
         let mut verdicts = [memo.verdict; MAX_BURST];
@@ -135,16 +152,33 @@ impl Classifier<'_> {
             verdicts[at] = self.verdict(&reader, seen.dst[at]);
         }
         (memo.dst, memo.verdict) = (seen.dst[count - 1], verdicts[count - 1]);
+        if reflected != 0 {
+            // A verdict on these frames only: not one to be remembered for their destination.
+            return Verdicts::Each(drop_reflected(verdicts, reflected));
+        }
         if verdicts[..count].iter().all(|v| *v == memo.verdict) {
             return Verdicts::Same(memo.verdict);
         }
         Verdicts::Each(verdicts)
     }
 
+    /// A bit for each frame that this port itself sent to a group, and that its device gave back.
+    #[cold]
+    fn reflected(&self, seen: &Addresses) -> u32 {
+        let (reader, mut new, mut reflected) = (self.fdb.reader(), seen.new_src, 0);
+        while new != 0 {
+            let at = take_lowest(&mut new);
+            let back = is_group(seen.dst[at])
+                && reader.is_elsewhere(seen.src[at], self.port, self.now_s.saturating_sub(REFLECTION_S));
+            reflected |= u32::from(back) << at;
+        }
+        reflected
+    }
+
     /// The lookups do not wait for each other: a burst's cache misses overlap.
     #[inline(always)]
-    fn learn_all(&self, seen: &Addresses, memo: &mut Memo) {
-        let (reader, mut new) = (self.fdb.reader(), seen.new_src);
+    fn learn_all(&self, seen: &Addresses, mut new: u32, memo: &mut Memo) {
+        let reader = self.fdb.reader();
         while new != 0 {
             let src = seen.src[take_lowest(&mut new)];
             if is_group(src) || src == 0 {

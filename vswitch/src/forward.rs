@@ -25,13 +25,16 @@ pub struct Input {
     pub(crate) silent: u32,
     /// Its signals wake its lcore.
     pub(crate) watched: bool,
+    /// See [`RxQueue::reflects`].
+    reflects: bool,
 }
 
 impl Input {
     /// Receive half `number` of `port`.
     #[must_use]
     pub fn new(port: PortId, number: usize, queue: Box<dyn RxQueue>) -> Self {
-        Self { port, number, queue, memo: Memo::default(), silent: 0, watched: false }
+        let reflects = queue.reflects();
+        Self { port, number, queue, memo: Memo::default(), silent: 0, watched: false, reflects }
     }
 }
 
@@ -114,7 +117,7 @@ impl Forwarder {
         if count == 0 {
             return 0;
         }
-        self.forward(&mut burst, input.port, &mut input.memo);
+        self.forward(&mut burst, input.port, input.reflects, &mut input.memo);
         drop(burst);
         input.queue.complete();
         count
@@ -122,9 +125,9 @@ impl Forwarder {
 
     /// Both passes over a burst that came in by `port`.
     #[inline(always)]
-    fn forward(&mut self, burst: &mut Burst<'_>, port: PortId, memo: &mut Memo) {
+    fn forward(&mut self, burst: &mut Burst<'_>, port: PortId, reflects: bool, memo: &mut Memo) {
         let (tally, now_s) = (&self.tally.learn, self.now_s);
-        let classifier = Classifier { fdb: &self.fdb, tally, port, now_s };
+        let classifier = Classifier { fdb: &self.fdb, tally, port, now_s, reflects };
         match classifier.classify(burst, memo) {
             Verdicts::Same(verdict) => self.carry_out(verdict, burst, port),
             Verdicts::Each(verdicts) => self.sort_and_send(&verdicts, burst, port),

@@ -43,6 +43,41 @@ fn groups_are_flooded_and_reserved_ones_are_not_forwarded() {
 }
 
 #[test]
+fn a_card_that_gives_broadcasts_back_moves_nobody() {
+    let mut net = Net::with_ports(1, 2);
+    let uplink = net.add_reflecting("uplink");
+    let guest_asks = frame(Mac::BROADCAST, mac(1), 1);
+    net.ports[0].send(guest_asks.clone());
+    net.settle();
+    assert_eq!(uplink.received(), std::slice::from_ref(&guest_asks));
+    // The card hands it back, among others' frames; it goes nowhere, and the guest stays where it is.
+    for f in [frame(mac(1), mac(9), 2), guest_asks.clone(), frame(Mac::BROADCAST, mac(8), 3)] {
+        uplink.send(f);
+    }
+    net.settle();
+    assert_eq!(net.ports[0].received(), [frame(mac(1), mac(9), 2), frame(Mac::BROADCAST, mac(8), 3)]);
+    assert_eq!(net.dropped(2, DropReason::Reflected), 1);
+    net.ports[1].received();
+    // Others' broadcasts go on, and an answer finds the guest.
+    uplink.send(frame(Mac::BROADCAST, mac(8), 4));
+    uplink.send(frame(mac(1), mac(9), 5));
+    net.settle();
+    assert_eq!(net.ports[0].received().len(), 2);
+    assert_eq!(net.ports[1].received(), [frame(Mac::BROADCAST, mac(8), 4)]);
+    // Who really moved there, and speaks to somebody, is believed at once; so is a broadcast after some seconds.
+    uplink.send(frame(mac(8), mac(1), 6));
+    net.settle();
+    net.ports[0].send(frame(mac(1), mac(7), 7));
+    net.settle();
+    assert_eq!(uplink.received(), [frame(mac(1), mac(7), 7)]);
+    net.pass_time(Duration::from_secs(4), || net.switch.now_s() > 4);
+    uplink.send(frame(Mac::BROADCAST, mac(7), 8));
+    net.settle();
+    assert_eq!(net.ports[1].received(), [frame(Mac::BROADCAST, mac(7), 8)]);
+    net.assert_exact();
+}
+
+#[test]
 fn no_group_and_no_zero_is_learned() {
     let net = Net::with_ports(1, 2);
     for src in [Mac::BROADCAST, Mac([0x01, 0, 0x5e, 0, 0, 1]), Mac([0; 6])] {

@@ -254,6 +254,11 @@ impl<D: PciDevice> NicDriver for Igbvf<D> {
         self.device.removal()
     }
 
+    /// The card hands a group's frame to every function that wants it, the one that sent it included.
+    fn reflects(&self) -> bool {
+        true
+    }
+
     fn rx_event(&self, pair: usize) -> Option<BorrowedFd<'_>> {
         self.events.as_ref().map(|events| events[RX_VECTORS[pair]].as_fd())
     }

@@ -138,6 +138,11 @@ pub trait NicDriver: Send + 'static {
         None
     }
 
+    /// As [`RxQueue::reflects`](crate::RxQueue::reflects).
+    fn reflects(&self) -> bool {
+        false
+    }
+
     /// What becomes readable when packets came to receive ring `pair` after [`RxRing::arm`]; [`RxRing::disarm`] reads it.
     fn rx_event(&self, pair: usize) -> Option<BorrowedFd<'_>> {
         let _ = pair;

@@ -16,6 +16,7 @@ pub(super) struct NicRx<R> {
     pub(super) slot: Arc<Slot<R>>,
     pub(super) counters: Arc<CachePadded<QueueCounters>>,
     pub(super) wake: Option<Arc<Wake>>,
+    pub(super) reflects: bool,
 }
 
 impl<R: RxRing> RxQueue for NicRx<R> {
@@ -26,6 +27,10 @@ impl<R: RxRing> RxQueue for NicRx<R> {
 
     fn is_ready(&self) -> bool {
         self.slot.is_ready()
+    }
+
+    fn reflects(&self) -> bool {
+        self.reflects
     }
 
     fn wake_fd(&self) -> Option<BorrowedFd<'_>> {

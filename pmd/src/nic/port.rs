@@ -79,13 +79,14 @@ impl<D: NicDriver> NicPort<D> {
         self.counters.rx.iter().map(|_| pair()).collect()
     }
 
-    fn halves(&self, pairs: &[Pair<D::Rx, D::Tx>]) -> Queues {
+    fn halves(&self, pairs: &[Pair<D::Rx, D::Tx>], reflects: bool) -> Queues {
         let mut queues = Queues::default();
         for (number, pair) in pairs.iter().enumerate() {
             let rx = NicRx {
                 slot: Arc::clone(&pair.rx),
                 counters: Arc::clone(&self.counters.rx[number]),
                 wake: pair.wake.clone(),
+                reflects,
             };
             let tx = NicTx { slot: Arc::clone(&pair.tx), counters: Arc::clone(&self.counters.tx[number]) };
             queues.rx.push(Box::new(rx) as Box<dyn RxQueue>);
@@ -104,7 +105,7 @@ impl<D: NicDriver> Port for NicPort<D> {
     fn open(&mut self, env: QueueEnv) -> Result<Queues, PortError> {
         let Some((driver, opener)) = self.fresh.take() else { return Err(PortError::QueuesTaken) };
         let pairs = self.pairs();
-        let queues = self.halves(&pairs);
+        let queues = self.halves(&pairs, driver.reflects());
         let mut watch = Watch {
             name: self.name.clone(),
             opener,

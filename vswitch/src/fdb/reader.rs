@@ -49,6 +49,15 @@ impl Reader<'_> {
         }
     }
 
+    /// Whether `key` is known behind another port than `port`, and was seen there in second `since_s` or later (a static
+    /// entry always counts).
+    pub(crate) fn is_elsewhere(&self, key: u64, port: PortId, since_s: u32) -> bool {
+        let hash = self.hash.hash(key);
+        let primary = self.primary(hash).get(key).map(|(_, value)| value);
+        let value = primary.or_else(|| self.fdb.find_secondary(key, hash).map(|(_, _, value)| value));
+        value.is_some_and(|v| v.port() != port && (v.is_static() || v.seen_s() >= since_s))
+    }
+
     /// One in twenty when the table is full to its capacity, hardly any before; and the unknown.
     #[inline(never)]
     fn port_in_secondary(&self, key: u64, hash: u64) -> Option<PortId> {

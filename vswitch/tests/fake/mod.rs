@@ -94,6 +94,7 @@ struct FakeRx {
     port: u16,
     counters: Arc<CachePadded<QueueCounters>>,
     incomplete: bool,
+    reflects: bool,
 }
 
 impl RxQueue for FakeRx {
@@ -117,6 +118,10 @@ impl RxQueue for FakeRx {
 
     fn complete(&mut self) {
         self.incomplete = false;
+    }
+
+    fn reflects(&self) -> bool {
+        self.reflects
     }
 
     fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -184,6 +189,8 @@ pub struct FakePort {
     pub id: PortId,
     pub wires: Vec<Arc<Wire>>,
     pub counters: PortCounters,
+    /// Whether its device may give back what a group was sent.
+    pub reflects: bool,
 }
 
 impl FakePort {
@@ -192,6 +199,7 @@ impl FakePort {
             id,
             wires: (0..queues).map(|_| Wire::new(sleepable)).collect(),
             counters: PortCounters::new(queues, queues),
+            reflects: false,
         }
     }
 
@@ -199,7 +207,8 @@ impl FakePort {
         let port = self.id.number();
         let rx = self.wires.iter().zip(&self.counters.rx).map(|(wire, counters)| {
             let (wire, counters) = (Arc::clone(wire), Arc::clone(counters));
-            Box::new(FakeRx { wire, port, counters, incomplete: false }) as Box<dyn RxQueue>
+            let reflects = self.reflects;
+            Box::new(FakeRx { wire, port, counters, incomplete: false, reflects }) as Box<dyn RxQueue>
         });
         let tx = self.wires.iter().zip(&self.counters.tx).map(|(wire, counters)| {
             let (wire, counters) = (Arc::clone(wire), Arc::clone(counters));
@@ -247,9 +256,20 @@ impl Net {
         net
     }
 
+    /// A port of one queue pair whose device may give back what a group was sent.
+    pub fn add_reflecting(&mut self, name: &str) -> FakePort {
+        let id = self.switch.reserve_port(name).unwrap();
+        let port = FakePort { reflects: true, ..FakePort::new(id, 1, self.sleepable) };
+        self.attach(port, &Placement::default())
+    }
+
     pub fn add(&mut self, name: &str, queues: usize, placement: &Placement) -> FakePort {
         let id = self.switch.reserve_port(name).unwrap();
-        let port = FakePort::new(id, queues, self.sleepable);
+        self.attach(FakePort::new(id, queues, self.sleepable), placement)
+    }
+
+    fn attach(&mut self, port: FakePort, placement: &Placement) -> FakePort {
+        let id = port.id;
         self.switch.attach_placed(id, port.queues(), port.counters.clone(), placement).unwrap();
         self.ports.push(port.clone());
         port
