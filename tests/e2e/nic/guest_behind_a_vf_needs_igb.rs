@@ -49,8 +49,8 @@ fn a_guest_pings_and_transfers_10_mb_through_a_vf() {
     lab.stop("polder", "TERM");
 }
 
-/// Neighbours are told, not asked for: QEMU's igb hands a VF its own broadcasts back, and whoever asks by broadcast would then
-/// seem to the switch to have moved to the uplink, where the answer comes in.
+/// Neighbours are told, not asked for: QEMU's igb hands a VF its own broadcasts back, and what the switch makes of that is
+/// not looked at here.
 fn know_each_other(guest: &mut Guest, wire: &Namespace) {
     guest.sh(&format!("arp -s {PEER} {PEER_MAC}"), secs(30));
     wire.run(&format!("arp -s 10.77.0.1 {}", vf_mac(0, 0).map(|byte| format!("{byte:02x}")).join(":")));
