@@ -1,6 +1,6 @@
 //! The life of a device under its port.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use mbuf::{Burst, Mempool};
 use pmd::nic::{Health, NicPort};
@@ -124,19 +124,27 @@ fn n06_a_device_that_does_not_answer_is_tried_again() {
     assert!(scene.works());
 }
 
+/// Ends a test's traffic however the test ends: a thread that went on would be waited for.
+struct StopOnDrop<'s>(&'s AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn n01_n04_a_device_that_goes_away_and_comes_back_under_traffic() {
     let mut scene = Scene::new();
-    let (device, stop) = (scene.device.clone(), AtomicBool::new(false));
+    let (device, stop, received) = (scene.device.clone(), AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
-        let traffic = scope.spawn(|| {
-            let mut received = 0;
+        scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 scene.send(4);
-                received += scene.receive();
+                received.fetch_add(scene.receive(), Ordering::Relaxed);
             }
-            received
         });
+        let _stop = StopOnDrop(&stop);
         for round in 1..=5 {
             device.world().present = false;
             until("let go of", || device.world().rings == 0);
@@ -146,8 +154,7 @@ fn n01_n04_a_device_that_goes_away_and_comes_back_under_traffic() {
                 world.opens == round + 1 && world.rings == 2
             });
         }
-        stop.store(true, Ordering::Relaxed);
-        assert!(traffic.join().unwrap() > 0);
+        until("some of it came through", || received.load(Ordering::Relaxed) > 0);
     });
     until("ready", || scene.queues.tx[0].is_ready());
     while scene.receive() > 0 {}
