@@ -21,7 +21,7 @@ const SAMPLE_SECONDS: f64 = 0.2;
 fn l2fwd_runs_no_more_instructions_a_packet_than_testpmd() {
     let setup = Setup::igb(1, 2)
         .with("LAB_CPUS", "1")
-        .with("LAB_QEMU", "-icount shift=0,sleep=off")
+        .with("LAB_QEMU", "-icount shift=0")
         // The card's registers may be read beside its driver.
         .with("LAB_KERNEL", "iomem=relaxed");
     let mut lab = Lab::boot(&setup);

@@ -1,5 +1,4 @@
-//! A virtual function that falls silent or is reset under traffic, while two vhost-user ports beside it go on; and one whose
-//! program is killed.
+//! A virtual function that leaves, falls silent or is reset under traffic, while two vhost-user ports beside it go on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +12,13 @@ use crate::deadline::{secs, wait_for};
 
 /// How long the guests talk: longer than anything takes that is done to the VF.
 const GUESTS_SECONDS: u64 = 40;
+/// Makes card 0's VF anew and gives it to vfio-pci, as a host's administrator would.
+const MAKE_VF: &str = "ip link set pf0 up && \
+     echo 0 >/sys/bus/pci/devices/0000:01:00.0/sriov_drivers_autoprobe && \
+     echo 1 >/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs && \
+     ip link set pf0 vf 0 mac 02:00:00:00:00:00 && \
+     echo vfio-pci >/sys/bus/pci/devices/0000:01:10.0/driver_override && \
+     echo 0000:01:10.0 >/sys/bus/pci/drivers_probe";
 
 #[test]
 #[ignore = "needs a QEMU with igb: run ./test"]
@@ -27,6 +33,15 @@ fn the_pf_goes_down_and_up() {
 fn the_function_is_reset_by_sysfs() {
     in_traffic(|lab| {
         lab.sh(&format!("echo 1 >/sys/bus/pci/devices/{}/reset", vf(0, 0)));
+    });
+}
+
+#[test]
+#[ignore = "needs a QEMU with igb: run ./test"]
+fn the_vf_is_taken_and_made_again() {
+    in_traffic(|lab| {
+        leaves_within_a_second(lab, "echo 0 >/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs");
+        lab.sh(MAKE_VF);
     });
 }
 
@@ -70,6 +85,10 @@ fn start(lab: &mut Lab) {
     start_polder(lab, &[("uplink", format!("vfio:{}", vf(0, 0))), ("a", port("a")), ("b", port("b"))]);
 }
 
+fn uplink_is_up(lab: &mut Lab) -> bool {
+    stats(lab).port("uplink").link_up
+}
+
 fn uplink_receives(lab: &mut Lab) {
     let before = stats(lab).port("uplink").rx_packets;
     wait_for("the uplink to be up and receive", secs(30), || {
@@ -85,6 +104,22 @@ fn guests_go_on(lab: &mut Lab) {
         let now = stats(lab);
         ["a", "b"].iter().all(|n| now.port(n).rx_packets > before.port(n).rx_packets).then_some(())
     });
+}
+
+/// Tells the kernel to take the VF: the switch lets go of it within a second. The kernel itself takes longer, since igb
+/// sleeps most of a second for cards that are slow.
+fn leaves_within_a_second(lab: &mut Lab, command: &str) {
+    let held = "pid=$(cat /tmp/polder.pid); \
+         for fd in /proc/$pid/fd/*; do case $(readlink $fd) in *vfio-device*) held=$fd;; esac; done; [ -n \"$held\" ]";
+    let wait = "while [ -e $held ]; do sleep 0.02; done";
+    let timed = format!(
+        "{held} || exit 1; a=$(date +%s%N); ({command}) & {wait}; b=$(date +%s%N); wait; echo $(((b - a) / 1000000))"
+    );
+    let text = lab.sh_within(&timed, secs(30)).text;
+    eprintln!("{command}: let go of after {} ms", text.trim());
+    let took_ms: u64 = text.trim().parse().unwrap_or_else(|_| panic!("{timed}: {text}"));
+    assert!(took_ms <= 1000, "the VF was let go of after {took_ms} ms");
+    assert!(!uplink_is_up(lab), "the link of a VF that is gone");
 }
 
 /// Frames into a wire until it is stopped.
