@@ -1,6 +1,6 @@
 //! `polder nic`: the network cards of this machine, and how they change hands. Needs no daemon.
 //!
-//! [`survey`] looks at the cards, [`Verdict`] says of each whether Polder can drive it or what is missing, [`show`] prints
+//! `survey` looks at the cards, [`Verdict`] says of each whether Polder can drive it or what is missing, [`show`] prints
 //! that, [`change`] binds, unbinds and makes VFs. `polder doctor` asks the same survey, and the [`Policy`] that a PF's
 //! driver holds its VFs to.
 

@@ -5,14 +5,14 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`regs`], [`desc`] | registers and descriptors: layout alone |
-//! | [`mailbox`] | how a VF and its PF talk |
-//! | [`port`] | the driver: opens, starts, looks after, stops |
-//! | [`init`] | what `start` does to the registers, step by step |
-//! | [`rx`], [`odd`] | the receive ring: what almost every packet needs, and the rest |
-//! | [`tx`], [`offload`] | the transmit ring, and what the card is told of checksums and segmentation |
-//! | [`stats`] | the VF's own counters |
-//! | [`model`] | such a VF in memory, for tests |
+//! | `regs`, `desc` | registers and descriptors: layout alone |
+//! | `mailbox` | how a VF and its PF talk |
+//! | `port` | the driver: opens, starts, looks after, stops |
+//! | `init` | what `start` does to the registers, step by step |
+//! | `rx`, `odd` | the receive ring: what almost every packet needs, and the rest |
+//! | `tx`, `offload` | the transmit ring, and what the card is told of checksums and segmentation |
+//! | `stats` | the VF's own counters |
+//! | `model` | such a VF in memory, for tests |
 //!
 //! # What it leaves to others
 //! - VLAN tags stay in their frames, in both directions. The driver never asks for stripping. Where the PF strips (it does

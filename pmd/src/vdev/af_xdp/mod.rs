@@ -7,14 +7,14 @@
 //! when it is back.
 //!
 //! - The packet memory is the UMEM: the kernel (or, with *zero copy*, the device) writes frames straight into mbufs and reads them
-//!   from there. See [`umem`] for where in an mbuf. Zero copy wants a driver that can, and hugepages. It is not
+//!   from there. See `umem` for where in an mbuf. Zero copy wants a driver that can, and hugepages. It is not
 //!   chosen by itself where a frame of the MTU might not fit into one mbuf and the driver cannot use several (igb cannot, and
 //!   counts an mbuf's room in whole KiB: of mbufs of 2048 bytes it uses 1024).
 //! - With copy the kernel copies each frame once, and sends from within a system call, one for some 32 frames, at the
-//!   end of a turn. Without need ([`needs_wakeup`](ring::Producer::needs_wakeup)) there is no system call.
+//!   end of a turn. Without need (`needs_wakeup`) there is no system call.
 //! - Frames longer than one buffer come and go in several, where the kernel can (Linux 6.6): then up to the MTU.
 //! - There is no word about offloads beside a frame. What we send is finished in software first. What comes in from a
-//!   software interface may have its checksum unfinished; see [`unfinished`].
+//!   software interface may have its checksum unfinished; see `unfinished`.
 //!
 //! # What a veth does to its other end
 //! Once a program is attached, the kernel takes segmentation offload (TSO, GSO) from the *other* end, so that only frames within
