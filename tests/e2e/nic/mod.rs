@@ -8,6 +8,7 @@ mod guest_behind_a_vf_needs_igb;
 mod instructions_need_igb_and_dpdk;
 mod lab;
 mod nested;
+mod polder_nic_needs_igb;
 mod two_vfs_need_igb;
 mod unplug_needs_igb;
 mod virtio_cards_need_qemu;
