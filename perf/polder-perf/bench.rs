@@ -27,7 +27,7 @@ const LEARNING_TRIALS: u64 = 14;
 pub(crate) struct Args {
     /// Two vhost-user sockets that a device under test listens on, separated by a comma; without, Polder's switch in this
     /// process is the device.
-    #[arg(long, value_delimiter = ',', num_args = 2)]
+    #[arg(long, value_delimiter = ',')]
     ports: Vec<PathBuf>,
     /// Frame sizes in bytes without FCS, or imix, separated by commas. Without: RFC 2544's, and imix.
     #[arg(long, value_delimiter = ',')]
@@ -66,7 +66,11 @@ struct Learning {
 
 impl Args {
     fn dut(&self) -> Result<Dut, String> {
-        if self.ports.is_empty() { Dut::start(&self.own()) } else { Ok(Dut::outside(self.ports.clone(), 1)) }
+        match self.ports.len() {
+            0 => Dut::start(&self.own()),
+            2 => Ok(Dut::outside(self.ports.clone(), 1)),
+            n => Err(format!("--ports: {n} sockets; give two, separated by a comma")),
+        }
     }
 
     fn own(&self) -> DutConfig {
