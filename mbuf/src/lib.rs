@@ -32,6 +32,7 @@ mod lcore;
 mod mempool;
 mod offload;
 mod packet;
+mod room;
 mod tail;
 mod zone;
 
@@ -40,6 +41,7 @@ pub use layout::HEADROOM;
 pub use lcore::{LcoreId, MAX_LCORES};
 pub use mempool::{Mempool, MempoolConfig, MempoolError, NoMbufs, PoolBalance};
 pub use offload::{Checksum, GsoKind, Offload};
-pub use packet::{Mbuf, Room, Segments};
+pub use packet::{Mbuf, Segments};
+pub use room::Room;
 pub use tail::TailSegment;
 pub use zone::{Iova, PageSize, Zone, ZoneConfig, ZoneError};

@@ -9,6 +9,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use crate::layout::{Body, Meta, MetaPtr};
+use crate::room::Room;
 use crate::{Mempool, NoMbufs, Offload, TailSegment};
 
 /// One packet. Its first bytes lie in its own memory ([`data`](Self::data)), more may lie in chained segments
@@ -210,7 +211,7 @@ impl<'t> Mbuf<'t> {
     #[inline(always)]
     pub fn room(&mut self) -> Room<'_> {
         let start = self.data_start();
-        Room { body: self.body_mut(), start }
+        Room::new(self.body_mut(), start)
     }
 
     /// Declares the first `skip` bytes of what was written at [`spare`](Self::spare) to be headroom and the next `len`
@@ -495,47 +496,6 @@ impl Drop for Mbuf<'_> {
                 body.pool.put(&[segment]);
             }
         }
-    }
-}
-
-/// The free bytes of a fresh mbuf; see [`Mbuf::room`].
-pub struct Room<'m> {
-    body: &'m mut Body,
-    start: NonNull<u8>,
-}
-
-impl core::fmt::Debug for Room<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Room").field("start", &self.start).field("len", &self.len()).finish()
-    }
-}
-
-impl Room<'_> {
-    /// Where they start.
-    #[inline(always)]
-    #[must_use]
-    pub fn start(&self) -> NonNull<u8> {
-        self.start
-    }
-
-    /// How many they are.
-    #[inline(always)]
-    #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "a fresh mbuf has room")]
-    pub fn len(&self) -> usize {
-        usize::from(self.body.buf_len) - usize::from(self.body.data_off)
-    }
-
-    /// As [`Mbuf::set_filled`].
-    ///
-    /// # Panics
-    /// If `skip + len` is more than there was room for: a bug of the caller, not of a peer.
-    #[inline(always)]
-    pub fn fill(self, skip: usize, len: usize) {
-        assert!(skip + len <= self.len(), "{skip} + {len} bytes in {}", self.len());
-        self.body.data_off += skip as u16;
-        self.body.data_len = len as u32;
-        self.body.pkt_len = len as u32;
     }
 }
 
