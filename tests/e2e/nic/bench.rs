@@ -3,6 +3,7 @@
 use super::forwarder::{Counts, Forwarder};
 use super::frames::{self, Load, Mac, Outcome};
 use super::lab::{Lab, Setup};
+use super::mishap;
 use crate::deadline::secs;
 use crate::process::timed;
 
@@ -20,6 +21,10 @@ pub(crate) struct Pair {
 
 /// A million frames, half of them in each direction: all arrive whole and in order, and the forwarder's counts say so.
 pub(crate) fn a_million_frames_arrive_whole(forwarder: Forwarder, setup: &Setup, pair: &Pair) {
+    mishap::play(|| a_million_frames(forwarder, setup, pair));
+}
+
+fn a_million_frames(forwarder: Forwarder, setup: &Setup, pair: &Pair) {
     let (mut lab, took) = timed(|| Lab::boot(setup));
     eprintln!("the lab booted in {:.1} s", took.as_secs_f64());
     forwarder.start(&mut lab, &pair.devices);

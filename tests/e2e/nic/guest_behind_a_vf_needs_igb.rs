@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::lab::{Lab, Setup, vf, vf_mac};
+use super::mishap;
 use super::nested::{Guest, assert_every_packet_counted, start_polder, stats};
 use crate::deadline::secs;
 use crate::machine::{needs_program, needs_root};
@@ -20,6 +21,10 @@ const MEGABYTES: usize = 10;
 #[test]
 #[ignore = "needs root and a QEMU with igb: run ./test"]
 fn a_guest_pings_and_transfers_10_mb_through_a_vf() {
+    mishap::play(scene);
+}
+
+fn scene() {
     needs_root();
     needs_program("ip");
     let wire = wire_side();

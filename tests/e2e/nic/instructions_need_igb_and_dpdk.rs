@@ -8,6 +8,7 @@
 use super::forwarder::Forwarder;
 use super::frames::{self, Mac};
 use super::lab::{Lab, Setup, vf, vf_mac};
+use super::mishap;
 use crate::deadline::secs;
 
 /// Going round through each VF.
@@ -19,6 +20,10 @@ const SAMPLE_SECONDS: f64 = 0.2;
 #[test]
 #[ignore = "needs a QEMU with igb and DPDK: run ./test"]
 fn l2fwd_runs_no_more_instructions_a_packet_than_testpmd() {
+    mishap::play(scene);
+}
+
+fn scene() {
     let setup = Setup::igb(1, 2)
         .with("LAB_CPUS", "1")
         .with("LAB_QEMU", "-icount shift=0")

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::frames::Mac;
+use super::mishap;
 use super::wire::{Socket, Wire};
 use crate::console::{Console, Output};
 use crate::deadline::secs;
@@ -46,7 +47,7 @@ impl Setup {
 }
 
 pub(crate) struct Lab {
-    _qemu: Process,
+    qemu: Process,
     console: Console,
     /// One a card, the igb cards first; taken by those who talk on them.
     pub(crate) wires: Vec<Wire>,
@@ -72,8 +73,11 @@ impl Lab {
         qemu.add_log(dir.join("kernel.log"));
         let wires = sockets.into_iter().map(Socket::connect).collect();
         let mut console = Console::connect(&dir.join("console"));
-        console.wait_boot(BOOT).unwrap_or_else(|e| panic!("boot of the NIC lab: {e}"));
-        Self { _qemu: qemu, console, wires, dir }
+        if let Err(error) = console.wait_boot(BOOT) {
+            mishap::note("it does not boot");
+            panic!("boot of the NIC lab: {error}");
+        }
+        Self { qemu, console, wires, dir }
     }
 
     /// A file of the machine's folder on this side, for example a socket that `LAB_QEMU` names.
@@ -121,6 +125,14 @@ impl Lab {
         let log = self.log(name);
         assert_eq!(output.status, 0, "{name} in the lab did not end on {signal}:\n{log}");
         log
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() && mishap::is_qemus(&self.qemu.output()) {
+            mishap::note("QEMU aborted");
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod frames;
 mod guest_behind_a_vf_needs_igb;
 mod instructions_need_igb_and_dpdk;
 mod lab;
+mod mishap;
 mod nested;
 mod polder_nic_needs_igb;
 mod two_vfs_need_igb;

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::lab::{Lab, Setup, vf};
+use super::mishap;
 use crate::console::Output;
 use crate::deadline::{secs, wait_for};
 use crate::polder::binary;
@@ -55,6 +56,10 @@ fn follow(lab: &mut Lab, mend: &str) {
 #[test]
 #[ignore = "needs a QEMU with igb: run ./test"]
 fn cards_change_hands_and_mends_mend() {
+    mishap::play(scene);
+}
+
+fn scene() {
     let mut lab = Lab::boot(&Setup::igb(1, 2).with("LAB_QEMU", BEHIND_A_BRIDGE));
     a_vf_is_given_back_and_bound_again(&mut lab);
     a_card_that_a_program_has_is_not_pulled_away(&mut lab);

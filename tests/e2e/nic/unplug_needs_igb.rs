@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 
 use super::frames::{self, Mac};
 use super::lab::{Lab, Setup, program, vf, vf_mac};
+use super::mishap;
 use super::nested::{assert_every_packet_counted, start_polder, stats};
 use super::wire::Wire;
 use crate::deadline::{secs, wait_for};
@@ -48,6 +49,10 @@ fn the_vf_is_taken_and_made_again() {
 #[test]
 #[ignore = "needs a QEMU with igb: run ./test"]
 fn kill9_and_the_vf_opens_again() {
+    mishap::play(scene);
+}
+
+fn scene() {
     let mut lab = Lab::boot(&Setup::igb(1, 1));
     for _ in 0..3 {
         start(&mut lab);
@@ -60,7 +65,11 @@ fn kill9_and_the_vf_opens_again() {
 
 /// Lets `act` work on the VF while frames come in by its wire and two guests talk beside it: the guests lose nothing, the
 /// VF comes back, and every packet is counted.
-fn in_traffic(act: impl FnOnce(&mut Lab)) {
+fn in_traffic(act: impl Fn(&mut Lab)) {
+    mishap::play(|| in_traffic_once(&act));
+}
+
+fn in_traffic_once(act: &impl Fn(&mut Lab)) {
     let mut lab = Lab::boot(&Setup::igb(1, 1));
     start(&mut lab);
     let load = format!("--verify --window 128 --warm-up 0 --seconds {GUESTS_SECONDS}");
