@@ -10,10 +10,12 @@ use vswitch::{Mac, Placement};
 
 /// Station `n` behind port `n`, known to the switch.
 fn introduce(net: &Net) {
+    // One at a time: of two lcores that learn at once, one may find the table's lock taken and learn at the next frame.
     for (n, port) in net.ports.iter().enumerate() {
         port.send(frame(Mac::BROADCAST, mac(n as u32), 0));
+        net.settle();
     }
-    net.settle();
+    assert_eq!(net.switch.fdb().list(net.switch.now_s()).len(), net.ports.len());
     net.ports.iter().for_each(|p| drop(p.received()));
 }
 
