@@ -60,7 +60,8 @@ impl Run {
     #[must_use]
     pub fn counts(&self, wanted: Option<Placement>) -> bool {
         let (before, after) = (Placement::of(self.before), Placement::of(self.after));
-        before == after && before != Placement::Unclear && wanted.is_none_or(|wanted| wanted == before)
+        let is_fit = !matches!(before, Placement::Unclear | Placement::OneCore);
+        before == after && is_fit && wanted.is_none_or(|wanted| wanted == before)
     }
 }
 
@@ -158,7 +159,8 @@ mod tests {
         assert!(run_of(1.0, 90, 100).counts(Some(Placement::Near)));
         assert!(!run_of(1.0, 90, 100).counts(Some(Placement::Far)));
         assert!(!run_of(1.0, 90, 500).counts(None));
-        assert!(!run_of(1.0, 300, 300).counts(None));
+        assert!(!run_of(1.0, 400, 400).counts(None));
+        assert!(!run_of(1.0, 36, 36).counts(None));
     }
 
     #[test]
