@@ -145,6 +145,7 @@ fn is_root(path: &Path) -> bool {
     let parent = path.parent().unwrap();
     let folder = parent.file_name().unwrap();
     name == "lib.rs"
+        || name == "build.rs"
         || name == "main.rs"
         || ["tests", "benches", "bin", "fuzz_targets"].iter().any(|f| folder == *f)
 }

@@ -24,6 +24,7 @@ use perf::pattern::{MIN_FRAME, Pattern, Sizes, replay};
 use perf::probe::Extent;
 use perf::report;
 use perf::run::{Outcome, Plan, Progress, run};
+use perf::say;
 
 /// Sends between the endpoints of each pair, in both directions, through the device under test; counts what arrives.
 ///
@@ -33,7 +34,7 @@ struct Args {
     /// A vhost-user socket's path, guest:PATH[,queues=N], or a port: vfio:BDF, tap:IFACE, af_packet:IFACE ...
     #[arg(required = true, num_args = 1..=128)]
     endpoints: Vec<EndpointSpec>,
-    /// Bytes of a frame, without FCS, or imix.
+    /// Bytes of a frame, without FCS; imix; or 64k: TCP that guests leave to others to segment.
     #[arg(long, default_value_t = Sizes::Fixed(MIN_FRAME))]
     size: Sizes,
     /// MAC addresses on each side.
@@ -188,7 +189,7 @@ fn show(progress: &Progress, endpoints: usize, done: &std::sync::atomic::AtomicB
         }
         let now = [sum(0), sum(1)];
         let rates = [0, 1].map(|k| (now[k] - last[k]) as f64 / 1e6);
-        eprintln!("{second:4} s  sent {:.3} Mpps  received {:.3} Mpps", rates[0], rates[1]);
+        say::err(&format_args!("{second:4} s  sent {:.3} Mpps  received {:.3} Mpps", rates[0], rates[1]));
         last = now;
     }
 }
@@ -207,22 +208,26 @@ fn work(args: &Args, plan: &Plan) -> Result<Outcome, String> {
     })
 }
 
+/// Does it and tells what came of it. Whether all is well.
+fn done(args: &Args) -> Result<bool, String> {
+    let plan = args.plan()?;
+    let outcome = work(args, &plan)?;
+    if args.json {
+        say::out(&report::json(&outcome))?;
+    } else {
+        say::out(&report::text(&plan, &outcome))?;
+    }
+    Ok(!args.verify || outcome.ways.iter().all(perf::run::Way::is_clean))
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let done = args.plan().and_then(|plan| work(&args, &plan).map(|outcome| (plan, outcome)));
-    match done {
-        Ok((plan, outcome)) => {
-            if args.json {
-                println!("{}", report::json(&outcome));
-            } else {
-                println!("{}", report::text(&plan, &outcome));
-            }
-            let harmed = args.verify && !outcome.ways.iter().all(perf::run::Way::is_clean);
-            if harmed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-        }
+    match done(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("pktgen: {error}");
+            say::err(&format_args!("pktgen: {error}"));
             ExitCode::FAILURE
         }
     }

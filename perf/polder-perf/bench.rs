@@ -8,9 +8,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use perf::chart;
 use perf::dut::{Dut, DutConfig};
 use perf::endpoint::GuestOptions;
+use perf::machine::Machine;
 use perf::pattern::Sizes;
 use perf::rfc2544::{self, Config, LATENCY_LOADS, Row, SIZES, microseconds};
 use perf::rfc2889;
+use perf::say;
 use serde_json::{Value, json};
 
 use crate::table::markdown;
@@ -114,9 +116,9 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
     let learning = if args.learns() { Some(learn(args, &bar)?) } else { None };
     bar.finish_and_clear();
     if args.json {
-        println!("{}", as_json(args, &rows, learning.as_ref()));
+        say::out(&as_json(args, &rows, learning.as_ref()))?;
     } else {
-        print_tables(args, &rows, learning.as_ref());
+        say::out(&tables(args, &rows, learning.as_ref()))?;
     }
     if let Some(file) = &args.svg {
         std::fs::write(file, picture(&rows)?).map_err(|e| format!("{}: {e}", file.display()))?;
@@ -144,14 +146,14 @@ fn millions(rate: f64) -> String {
     format!("{:.3}", rate / 1e6)
 }
 
-fn print_tables(args: &Args, rows: &[Row], learning: Option<&Learning>) {
-    println!("{}\n", how(args));
+fn tables(args: &Args, rows: &[Row], learning: Option<&Learning>) -> String {
+    let mut lines = vec![format!("{}\n\n{}\n", Machine::here().text(), how(args))];
     let rates = rows.iter().map(|row| {
         let [full, none, partial] = [row.full_load, row.throughput, row.partial].map(millions);
         vec![row.size.to_string(), full, none, partial, row.back_to_back.to_string()]
     });
     let head = ["bytes", "full load Mpps", "throughput (no loss)", "partial drop (0.5 %)", "back-to-back"];
-    println!("{}\n", markdown(&head, &rates.collect::<Vec<_>>()));
+    lines.push(format!("{}\n", markdown(&head, &rates.collect::<Vec<_>>())));
     let latencies = rows.iter().flat_map(|row| {
         row.latency.iter().map(|(load, histogram)| {
             let points = [50.0, 99.0, 99.9, 100.0].map(|p| format!("{:.1}", microseconds(histogram, p)));
@@ -159,12 +161,13 @@ fn print_tables(args: &Args, rows: &[Row], learning: Option<&Learning>) {
         })
     });
     let head = ["bytes", "load", "p50 us", "p99 us", "p99.9 us", "max us"];
-    println!("{}", markdown(&head, &latencies.collect::<Vec<_>>()));
+    lines.push(markdown(&head, &latencies.collect::<Vec<_>>()));
     if let Some(Learning { capacity, rate }) = learning {
         let more = |at_most: bool| if at_most { " or more" } else { "" };
-        println!("\naddress caching capacity: {capacity}{}", more(*capacity >= rfc2889::MOST - 1));
-        println!("address learning rate: {rate:.0} a second{}", more(*rate >= FASTEST));
+        lines.push(format!("\naddress caching capacity: {capacity}{}", more(*capacity >= rfc2889::MOST - 1)));
+        lines.push(format!("address learning rate: {rate:.0} a second{}", more(*rate >= FASTEST)));
     }
+    lines.join("\n")
 }
 
 /// What the figures mean.
@@ -188,7 +191,7 @@ fn as_json(args: &Args, rows: &[Row], learning: Option<&Learning>) -> Value {
             "partial_drop_pps": row.partial, "back_to_back": row.back_to_back, "latency": latency.collect::<Vec<_>>(),
         })
     };
-    let mut value = json!({"how": how(args), "rfc2544": rows.iter().map(row).collect::<Vec<_>>()});
+    let mut value = json!({"machine": Machine::here().json(), "how": how(args), "rfc2544": rows.iter().map(row).collect::<Vec<_>>()});
     if let Some(Learning { capacity, rate }) = learning {
         value["rfc2889"] = json!({"caching_capacity": capacity, "learning_rate": rate});
     }

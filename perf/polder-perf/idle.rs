@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use perf::cpu::pin;
 use perf::dut::{Dut, DutConfig};
+use perf::machine::Machine;
+use perf::say;
 use pmd::alarm::Alarm;
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::json;
@@ -160,21 +162,28 @@ fn bare(args: &Args) -> Result<Histogram<u64>, String> {
     })
 }
 
-fn tell(args: &Args, share: f64, frames: &Histogram<u64>, bare: &Histogram<u64>) {
+fn told(args: &Args, share: f64, frames: &Histogram<u64>, bare: &Histogram<u64>) -> String {
     let points = |times: &Histogram<u64>| [50.0, 99.0, 99.9].map(|p| times.value_at_quantile(p / 100.0));
     let (frames, bare) = (points(frames), points(bare));
     if args.json {
         let value = |[p50, p99, p99_9]: [u64; 3]| json!({"p50": p50, "p99": p99, "p99_9": p99_9});
-        let all =
-            json!({"idle_cpu_percent": share, "first_frame_ns": value(frames), "eventfd_ns": value(bare)});
-        println!("{all}");
-        return;
+        let all = json!({
+            "machine": Machine::here().json(), "idle_cpu_percent": share, "frames": args.frames,
+            "first_frame_ns": value(frames), "eventfd_ns": value(bare),
+        });
+        return all.to_string();
     }
     let us = |ns: u64| ns as f64 / 1e3;
-    println!("idle: {share:.2} % of a CPU over {} s", args.seconds);
-    for (name, [p50, p99, p99_9]) in [("first frame", frames), ("bare eventfd", bare)] {
-        println!("{name}: p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us", us(p50), us(p99), us(p99_9));
-    }
+    let line = |name: &str, [p50, p99, p99_9]: [u64; 3]| {
+        format!("{name}: p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us", us(p50), us(p99), us(p99_9))
+    };
+    [
+        Machine::here().text(),
+        format!("idle: {share:.2} % of a CPU over {} s", args.seconds),
+        line(&format!("first frame (n = {})", args.frames), frames),
+        line("bare eventfd", bare),
+    ]
+    .join("\n")
 }
 
 /// Measures and tells.
@@ -190,8 +199,7 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
     let mut alone = bare(args)?;
     let frames = first_ones(args, || guests.first_frame())?;
     alone.add(bare(args)?).map_err(|e| e.to_string())?;
-    tell(args, share, &frames, &alone);
-    Ok(())
+    say::out(&told(args, share, &frames, &alone))
 }
 
 #[cfg(test)]

@@ -5,10 +5,14 @@
 //! polder-perf bench --ports /tmp/a,/tmp/b           any device with two vhost-user ports
 //! polder-perf idle                                  CPU time of a switch that is idle, and its wake-ups
 //! polder-perf peers --peers testpmd,polder,ovs      the same load through each, in turns
+//! polder-perf floor                                 what moving frames costs at the very least
 //! ```
 
 mod bench;
+mod figures;
+mod floor;
 mod idle;
+mod measuring;
 mod peers;
 mod table;
 
@@ -31,6 +35,8 @@ enum Command {
     Idle(idle::Args),
     /// Polder beside its peers: the same generator, in turns, placement checked; medians and ratios.
     Peers(peers::Args),
+    /// A bare loop that moves frames between two guests' rings and does nothing else: how fast a device could be.
+    Floor(floor::Args),
 }
 
 fn main() -> ExitCode {
@@ -39,11 +45,12 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Idle(args) => idle::run(&args),
         Command::Peers(args) => peers::run(&args),
+        Command::Floor(args) => floor::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("polder-perf: {error}");
+            perf::say::err(&format_args!("polder-perf: {error}"));
             ExitCode::FAILURE
         }
     }

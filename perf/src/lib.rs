@@ -7,7 +7,7 @@
 //! | [`dut`] | the device under test: Polder in this process, or any behind its sockets |
 //! | [`chart`] | pictures |
 //! | [`run`] | endpoints in pairs, turned by a thread each CPU |
-//! | [`report`] | what came of it, as text and as JSON |
+//! | [`report`], [`machine`], [`say`] | what came of it, as text and as JSON; on which machine; to whom it is told |
 //! | [`endpoint`] | a guest's driver on a vhost-user socket, or any port: sends its stream, checks its partner's |
 //! | [`probe`] | numbers, stamps and checksums in frames |
 //! | [`pattern`] | what frames look like: sizes, ranges over their fields, a capture replayed |
@@ -19,6 +19,7 @@ pub mod compare;
 pub mod cpu;
 pub mod dut;
 pub mod endpoint;
+pub mod machine;
 pub mod pace;
 pub mod pattern;
 pub mod peers;
@@ -28,6 +29,7 @@ pub mod report;
 pub mod rfc2544;
 pub mod rfc2889;
 pub mod run;
+pub mod say;
 mod span;
 
 pub use span::Span;

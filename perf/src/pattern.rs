@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use mbuf::{Burst, Mempool, MempoolConfig};
 use pmd::{Port, PortError, QueueEnv};
+use vhost::driver::NetHdr;
+use vhost::wire::net::{GSO_TCPV4, HDR_F_NEEDS_CSUM};
 
 use crate::Span;
 use crate::probe::Layout;
@@ -21,6 +23,18 @@ pub const MAC_PREFIX: [u8; 3] = [0x02, 0x70, 0x67];
 /// Simple IMIX: 7 of 64 bytes, 4 of 594, 1 of 1518 (with FCS), shuffled a little.
 const IMIX: [usize; 12] = [60, 590, 60, 60, 590, 60, 1514, 60, 590, 60, 60, 590];
 
+/// Bytes of the headers of what is to be segmented; TCP's with time stamps, as kernels send it.
+const ETHERNET: usize = 14;
+const IPV4: usize = 20;
+const TCP: usize = 32;
+/// Payload bytes of a segment: what these headers leave of an MTU of 1500.
+const SEGMENT: u16 = 1448;
+/// Whole segments that 65,535 bytes hold.
+const SEGMENTS: usize = 45;
+/// IPv4's numbers.
+const PROTOCOL_TCP: u8 = 6;
+const PROTOCOL_UDP: u8 = 17;
+
 /// The frames' sizes in bytes, without FCS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sizes {
@@ -28,18 +42,22 @@ pub enum Sizes {
     Fixed(usize),
     /// Simple IMIX: 60, 590 and 1514 bytes, 7 : 4 : 1.
     Imix,
+    /// TCP of 64 KiB, as a guest's kernel hands it over to be segmented: 45 segments of 1448 bytes behind one header.
+    Large,
 }
 
 impl FromStr for Sizes {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "imix" {
-            return Ok(Self::Imix);
+        match text {
+            "imix" => return Ok(Self::Imix),
+            "64k" => return Ok(Self::Large),
+            _ => {}
         }
         match text.parse() {
             Ok(size) if (MIN_FRAME..=MAX_FRAME).contains(&size) => Ok(Self::Fixed(size)),
-            _ => Err(format!("give bytes without FCS, {MIN_FRAME} to {MAX_FRAME}, or imix")),
+            _ => Err(format!("give bytes without FCS, {MIN_FRAME} to {MAX_FRAME}, imix or 64k")),
         }
     }
 }
@@ -49,6 +67,7 @@ impl fmt::Display for Sizes {
         match self {
             Self::Fixed(size) => write!(f, "{size}"),
             Self::Imix => f.write_str("imix"),
+            Self::Large => f.write_str("64k"),
         }
     }
 }
@@ -60,6 +79,7 @@ impl Sizes {
         match self {
             Self::Fixed(size) => size,
             Self::Imix => IMIX[i % IMIX.len()],
+            Self::Large => ETHERNET + IPV4 + TCP + SEGMENTS * usize::from(SEGMENT),
         }
     }
 
@@ -74,7 +94,8 @@ impl Sizes {
     }
 }
 
-/// UDP over IPv4 over Ethernet, with ranges over fields. Frame i takes the i-th value of each range.
+/// UDP over IPv4 over Ethernet (TCP, if it is to be segmented), with ranges over fields. Frame i takes the i-th value of each
+/// range.
 #[derive(Clone, Copy, Debug)]
 pub struct Pattern {
     /// Sizes.
@@ -119,7 +140,31 @@ impl Pattern {
     /// Where the probe lies in each frame.
     #[must_use]
     pub fn layout(&self) -> Layout {
-        Layout { at: if self.vlan.is_some() { 46 } else { 42 } }
+        let transport = if self.sizes == Sizes::Large { TCP } else { 8 };
+        Layout { at: self.network() + IPV4 + transport }
+    }
+
+    /// Where the network header starts.
+    fn network(&self) -> usize {
+        if self.vlan.is_some() { ETHERNET + 4 } else { ETHERNET }
+    }
+
+    /// What a guest says of each frame: nothing, unless it is to be segmented (virtio 1.3 §5.1.6.2).
+    #[must_use]
+    pub fn header(&self) -> NetHdr {
+        if self.sizes != Sizes::Large {
+            return NetHdr::default();
+        }
+        let transport = self.network() + IPV4;
+        NetHdr {
+            flags: HDR_F_NEEDS_CSUM,
+            gso_type: GSO_TCPV4,
+            hdr_len: (transport + TCP) as u16,
+            gso_size: SEGMENT,
+            csum_start: transport as u16,
+            csum_offset: 16,
+            num_buffers: 0,
+        }
     }
 
     /// How many different frames there are: as many as the longest range has values, [`MAX_FRAMES`] at most.
@@ -151,23 +196,28 @@ impl Pattern {
         frame.extend([0x08, 0x00]);
         let network = frame.len();
         self.push_ipv4(&mut frame, i, (size - network) as u16);
-        self.push_udp(&mut frame, i, (size - network - 20) as u16);
+        if self.sizes == Sizes::Large {
+            self.push_tcp(&mut frame, i, (size - network - IPV4) as u16);
+        } else {
+            self.push_udp(&mut frame, i, (size - network - IPV4) as u16);
+        }
         let filler = frame.len()..size;
         frame.extend(filler.map(|at| (at as u8).wrapping_mul(31).wrapping_add(from)));
         frame
     }
 
+    fn protocol(&self) -> u8 {
+        if self.sizes == Sizes::Large { PROTOCOL_TCP } else { PROTOCOL_UDP }
+    }
+
     fn push_ipv4(&self, frame: &mut Vec<u8>, i: usize, length: u16) {
         let start = frame.len();
         let [high, low] = length.to_be_bytes();
-        // Version 4, five words; don't fragment; 64 hops; UDP.
-        frame.extend([0x45, 0, high, low, 0, 0, 0x40, 0, 64, 17, 0, 0]);
+        // Version 4, five words; don't fragment; 64 hops.
+        frame.extend([0x45, 0, high, low, 0, 0, 0x40, 0, 64, self.protocol(), 0, 0]);
         frame.extend(self.src_ip.value(i).to_be_bytes());
         frame.extend(self.dst_ip.value(i).to_be_bytes());
-        let words = frame[start..].chunks_exact(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])));
-        let sum: u32 = words.sum();
-        let folded = (sum & 0xffff) + (sum >> 16);
-        let checksum = !((folded & 0xffff) + (folded >> 16)) as u16;
+        let checksum = !sum(&frame[start..]);
         frame[start + 10..start + 12].copy_from_slice(&checksum.to_be_bytes());
     }
 
@@ -177,6 +227,30 @@ impl Pattern {
             frame.extend(word.to_be_bytes());
         }
     }
+
+    /// An ACK in the middle of a stream, with time stamps; its checksum is that of the pseudo-header alone, for whoever
+    /// segments it to complete.
+    fn push_tcp(&self, frame: &mut Vec<u8>, i: usize, length: u16) {
+        let (src, dst) = (self.src_ip.value(i).to_be_bytes(), self.dst_ip.value(i).to_be_bytes());
+        let [high, low] = length.to_be_bytes();
+        let checksum = sum(&[&src[..], &dst, &[0, PROTOCOL_TCP, high, low]].concat());
+        for port in [self.src_port, self.dst_port] {
+            frame.extend((port.value(i) as u16).to_be_bytes());
+        }
+        frame.extend([0, 0, 0, 1, 0, 0, 0, 1]);
+        // Eight words, ACK, a window; checksum, no urgent data; two fillers and the time stamps' kind and length.
+        frame.extend([0x80, 0x10, 0xff, 0xff]);
+        frame.extend(checksum.to_be_bytes());
+        frame.extend([0, 0, 1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 1]);
+    }
+}
+
+/// The sum of big-endian words of 16 bits in one's complement (RFC 1071); an even number of bytes.
+fn sum(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks_exact(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])));
+    let sum: u32 = words.sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    ((folded & 0xffff) + (folded >> 16)) as u16
 }
 
 /// The Ethernet frames of a capture, to be replayed as they are.
@@ -244,6 +318,36 @@ mod tests {
     fn imix_has_its_mean() {
         assert!((Sizes::Imix.mean() - (7.0 * 60.0 + 4.0 * 590.0 + 1514.0) / 12.0).abs() < 1e-9);
         assert_eq!("imix".parse(), Ok(Sizes::Imix));
-        assert!("59".parse::<Sizes>().is_err() && "9015".parse::<Sizes>().is_err());
+        assert!(
+            "64K".parse::<Sizes>().is_err()
+                && "59".parse::<Sizes>().is_err()
+                && "9015".parse::<Sizes>().is_err()
+        );
+    }
+
+    #[test]
+    fn what_is_to_be_segmented_is_whole_segments_of_tcp_and_says_so() {
+        for vlan in [None, Some(Span::one(7))] {
+            let pattern = Pattern { sizes: "64k".parse().unwrap(), vlan, ..Pattern::default() };
+            let (frame, header) = (pattern.frame(0, 0, 1), pattern.header());
+            assert_eq!(frame.len(), 65_226);
+            let parsed = SlicedPacket::from_ethernet(&frame).unwrap();
+            let Some(TransportSlice::Tcp(tcp)) = parsed.transport else { panic!("TCP") };
+            let Some(NetSlice::Ipv4(ip)) = parsed.net else { panic!("IPv4") };
+            let start = usize::from(header.csum_start);
+            assert_eq!(usize::from(header.hdr_len), frame.len() - tcp.payload().len());
+            assert_eq!(pattern.layout().at, usize::from(header.hdr_len));
+            assert_eq!(
+                tcp.payload().len(),
+                45 * usize::from(header.gso_size) - if vlan.is_some() { 4 } else { 0 }
+            );
+            // Completed as a device would: the sum over header and payload, into its place.
+            let mut whole = frame.clone();
+            let checksum = !sum(&frame[start..]);
+            whole[start + 16..start + 18].copy_from_slice(&checksum.to_be_bytes());
+            let right = tcp.to_header().calc_checksum_ipv4(&ip.header().to_header(), tcp.payload()).unwrap();
+            assert_eq!((checksum, header.csum_offset, header.flags), (right, 16, 1));
+        }
+        assert_eq!(Pattern::default().header(), NetHdr::default());
     }
 }

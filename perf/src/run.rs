@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use vhost::driver::NetHdr;
 use vhost::driver::traffic::Tally;
 
 use crate::cpu;
@@ -70,6 +71,7 @@ impl Plan {
             number,
             partner,
             frames: Arc::new(self.frames(number, partner)),
+            header: if self.replay.is_some() { NetHdr::default() } else { self.pattern.header() },
             probe: self.probe(),
             burst: self.burst,
         };
@@ -152,12 +154,20 @@ impl Progress {
 /// # Errors
 /// The first thing that went wrong; everything ends then.
 pub fn run(plan: &Plan, progress: &Arc<Progress>) -> Result<Outcome, String> {
+    run_then(plan, progress, || ())
+}
+
+/// Does it, and does `at_end` when all is said and done and the endpoints are still there.
+///
+/// # Errors
+/// The first thing that went wrong; everything ends then.
+pub fn run_then(plan: &Plan, progress: &Arc<Progress>, at_end: impl FnOnce()) -> Result<Outcome, String> {
     let threads = plan.cpus.len().max(1);
     let pairs = plan.endpoints.len().div_ceil(2);
     // One after the other: a device may want to see the first endpoint before it serves the second.
     let mut all: Vec<Option<Box<dyn Endpoint>>> =
         (0..plan.endpoints.len()).map(|i| plan.open(i).map(Some)).collect::<Result<_, _>>()?;
-    let outcomes = std::thread::scope(|scope| {
+    let done = std::thread::scope(|scope| {
         let mut running = Vec::new();
         for thread in 0..threads.min(pairs) {
             let mine = (0..pairs).filter(|pair| pair % threads == thread);
@@ -176,10 +186,11 @@ pub fn run(plan: &Plan, progress: &Arc<Progress>) -> Result<Outcome, String> {
         let join = |t: std::thread::ScopedJoinHandle<'_, _>| {
             t.join().unwrap_or_else(|_| Err("a thread panicked".into()))
         };
-        running.into_iter().map(join).collect::<Result<Vec<Outcome>, String>>()
+        running.into_iter().map(join).collect::<Result<Vec<(Outcome, Vec<Seat>)>, String>>()
     })?;
-    let time = outcomes.iter().map(|o| o.time).max().unwrap_or_default();
-    let mut ways: Vec<_> = outcomes.into_iter().flat_map(|o| o.ways).collect();
+    at_end();
+    let time = done.iter().map(|(outcome, _)| outcome.time).max().unwrap_or_default();
+    let mut ways: Vec<_> = done.into_iter().flat_map(|(outcome, _)| outcome.ways).collect();
     ways.sort_by_key(|way| way.from);
     Ok(Outcome { ways, time })
 }
@@ -207,13 +218,13 @@ fn seat_of(seats: &[Seat], number: usize) -> Option<&Seat> {
     seats.iter().find(|seat| seat.number == number)
 }
 
-/// One thread's work.
+/// One thread's work. The endpoints come back, so that they end when all have ended.
 fn drive(
     plan: &Plan,
     mut seats: Vec<Seat>,
     progress: &Progress,
     cpu: Option<usize>,
-) -> Result<Outcome, String> {
+) -> Result<(Outcome, Vec<Seat>), String> {
     if let Some(cpu) = cpu {
         cpu::pin(cpu)?;
     }
@@ -230,7 +241,8 @@ fn drive(
         seat.after = seat.endpoint.counts();
     }
     drain(&mut seats, progress, start)?;
-    Ok(Outcome { ways: seats.iter().map(|seat| way(plan, &seats, seat)).collect(), time })
+    let outcome = Outcome { ways: seats.iter().map(|seat| way(plan, &seats, seat)).collect(), time };
+    Ok((outcome, seats))
 }
 
 /// Sends and receives until a time, or until all was sent.

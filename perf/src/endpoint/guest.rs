@@ -6,7 +6,7 @@ use std::str::FromStr;
 use hdrhistogram::Histogram;
 use vhost::driver::traffic::Tally;
 use vhost::driver::{
-    BufferConfig, Kicks, NetHdr, PostError, QueuePair, RamPages, RingError, VirtioNet, VirtioNetConfig,
+    BufferConfig, Cut, Kicks, PostError, QueuePair, RamPages, RingError, RxFrame, VirtioNet, VirtioNetConfig,
 };
 use vhost::wire::net;
 
@@ -62,32 +62,64 @@ impl Default for GuestOptions {
     }
 }
 
+/// What a guest needs to send frames that are to be segmented, and to take them.
+const SEGMENTATION: u64 = net::F_CSUM | net::F_GUEST_CSUM | net::F_HOST_TSO4 | net::F_GUEST_TSO4;
+/// A guest's pages: frames that are larger lie in many of them, a descriptor each.
+const PAGE: u32 = 4096;
+
 impl GuestOptions {
-    fn features(&self) -> u64 {
-        let choices = [
-            (net::F_RING_PACKED, self.packed),
-            (net::F_MRG_RXBUF, self.mergeable),
-            (net::F_IN_ORDER, self.in_order),
-            (net::F_INDIRECT_DESC, self.indirect),
-        ];
-        choices.iter().fold(VirtioNetConfig::default().features, |features, (bit, wanted)| {
-            if *wanted { features | bit } else { features & !bit }
+    /// Each choice by its feature.
+    fn choices(&self, work: &Work) -> [(u64, bool, &'static str); 5] {
+        [
+            (net::F_RING_PACKED, self.packed, "packed rings"),
+            (net::F_MRG_RXBUF, self.mergeable, "mergeable buffers"),
+            (net::F_IN_ORDER, self.in_order, "use in order"),
+            (net::F_INDIRECT_DESC, self.indirect, "indirect descriptors"),
+            (SEGMENTATION, work.is_to_be_segmented(), "segmentation offload"),
+        ]
+    }
+
+    fn features(&self, work: &Work) -> u64 {
+        self.choices(work).iter().fold(VirtioNetConfig::default().features, |features, (bits, wanted, _)| {
+            if *wanted { features | bits } else { features & !bits }
         })
     }
 
-    fn config(&self, queues: u16, longest: usize) -> VirtioNetConfig {
-        let bytes = (net::HDR_LEN + longest).next_multiple_of(64).max(2048) as u32;
-        let buffers = BufferConfig { bytes, ..BufferConfig::default() };
+    /// What was chosen and is not there. Mergeable buffers are taken where they are, and done without where they are not.
+    fn check(&self, work: &Work, features: u64) -> Result<(), String> {
+        let missing =
+            self.choices(work).into_iter().filter(|(bits, wanted, _)| *wanted && features & bits != *bits);
+        let named: Vec<_> =
+            missing.filter(|(bits, ..)| *bits != net::F_MRG_RXBUF).map(|(.., name)| name).collect();
+        if named.is_empty() { Ok(()) } else { Err(format!("the device does not offer {}", named.join(", "))) }
+    }
+
+    fn config(&self, queues: u16, work: &Work) -> VirtioNetConfig {
+        let bytes = (net::HDR_LEN + work.longest()).next_multiple_of(64).max(2048) as u32;
+        let whole = BufferConfig { bytes, ..BufferConfig::default() };
+        let (tx, rx) = if work.is_to_be_segmented() { self.paged(bytes, work) } else { (whole, whole) };
         VirtioNetConfig {
             queue_size: self.queue_size,
             queue_pairs: queues,
-            features: self.features(),
-            tx: BufferConfig { indirect: self.indirect, ..buffers },
-            rx: buffers,
+            features: self.features(work),
+            tx: BufferConfig { indirect: self.indirect, ..tx },
+            rx,
             pages: RamPages::HugeIfAvailable,
             kicks: Kicks::AsAsked,
             ..VirtioNetConfig::default()
         }
+    }
+
+    /// Buffers as a guest's kernel has them: all headers in one piece and the payload in pages, to send; pages, to receive,
+    /// each by itself where they can be merged.
+    fn paged(&self, bytes: u32, work: &Work) -> (BufferConfig, BufferConfig) {
+        let first = net::HDR_LEN as u32 + u32::from(work.header.hdr_len);
+        let tx = Cut::Pieces { first, rest: PAGE };
+        let rx = match self.mergeable {
+            true => BufferConfig { bytes: PAGE, ..BufferConfig::default() },
+            false => BufferConfig { bytes, cut: Cut::Pieces { first: PAGE, rest: PAGE }, indirect: false },
+        };
+        (BufferConfig { bytes, cut: tx, indirect: false }, rx)
     }
 }
 
@@ -117,9 +149,10 @@ struct Lane {
 
 impl Guest {
     pub(super) fn connect(spec: &GuestSpec, options: GuestOptions, work: Work) -> Result<Self, String> {
-        let config = options.config(spec.queues, work.longest());
-        let mut device =
-            VirtioNet::connect(&spec.path, config).map_err(|e| format!("{}: {e}", spec.path.display()))?;
+        let wrong = |e: &dyn std::fmt::Display| format!("{}: {e}", spec.path.display());
+        let config = options.config(spec.queues, &work);
+        let mut device = VirtioNet::connect(&spec.path, config).map_err(|e| wrong(&e))?;
+        options.check(&work, device.features()).map_err(|e| wrong(&e))?;
         let (layout, extent) = work.layout();
         let pairs = device.take_pairs();
         let streams = Streams::new(work.partner, pairs.len(), layout, extent);
@@ -146,13 +179,14 @@ impl Guest {
 
     /// Writes the frames into the rings, if each has a slot of its own.
     fn prepare(&mut self) {
-        let frames = &self.work.frames;
+        let (frames, header) = (&self.work.frames, self.work.header);
         let light = self.work.probe.is_none_or(|(_, extent)| extent.is_light());
         for lane in &mut self.lanes {
             lane.prepared = light && frames.len() <= lane.pair.tx.room();
             if lane.prepared {
                 lane.pair.tx.prepare(|i, slot| {
                     let frame = &frames[i % frames.len()];
+                    slot.set_header(header);
                     slot.write(0, frame);
                     frame.len()
                 });
@@ -186,6 +220,8 @@ impl Guest {
         let Self { lanes, streams, latency, work, received, bytes, scratch, .. } = self;
         let rx = &mut lanes[lane].pair.rx;
         let mut taken = 0;
+        let is_as_sent =
+            |frame: &RxFrame<'_>| !work.is_to_be_segmented() || work.is_segmentable(frame.header());
         match work.probe {
             None => {
                 *received += rx.poll(work.burst, |frame| taken += frame.len() as u64)? as u64;
@@ -194,7 +230,9 @@ impl Guest {
                 rx.poll(work.burst, |frame| {
                     taken += frame.len() as u64;
                     // Whatever is shorter than a probe is nobody's frame, and no word stands there.
-                    let word = if frame.len() >= layout.at + 8 { frame.word(layout.at) } else { u64::MAX };
+                    // Nor is one that has lost what its header said to do with it.
+                    let is_good = frame.len() >= layout.at + 8 && is_as_sent(frame);
+                    let word = if is_good { frame.word(layout.at) } else { u64::MAX };
                     streams.light(word);
                 })?;
             }
@@ -202,6 +240,9 @@ impl Guest {
                 rx.poll(work.burst, |frame| {
                     taken += frame.len() as u64;
                     frame.copy_to(scratch);
+                    if !is_as_sent(frame) {
+                        scratch.clear();
+                    }
                     note_latency(latency, streams.whole(scratch), now_ns);
                 })?;
             }
@@ -230,7 +271,7 @@ impl Lane {
                 Some(_) => self.stamper.stamp(scratch, now_ns),
                 None => self.bare += 1,
             }
-            match self.pair.tx.post(NetHdr::default(), scratch) {
+            match self.pair.tx.post(work.header, scratch) {
                 Ok(()) => {}
                 Err(PostError::Ring(error)) => return Err(error),
                 Err(error) => {

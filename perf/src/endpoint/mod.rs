@@ -9,7 +9,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
+use vhost::driver::NetHdr;
 use vhost::driver::traffic::Tally;
+
+use vhost::wire::net::GSO_NONE;
 
 use crate::probe::{Extent, Layout};
 
@@ -62,6 +65,8 @@ pub struct Work {
     pub partner: u8,
     /// What it sends, in turns.
     pub frames: Arc<Vec<Vec<u8>>>,
+    /// What a guest says of each of them.
+    pub header: NetHdr,
     /// Where the probe lies; `None`: frames are sent as they are and only counted (a capture replayed).
     pub probe: Option<(Layout, Extent)>,
     /// Frames that it posts at once, at most.
@@ -73,6 +78,18 @@ impl Work {
     #[must_use]
     pub fn longest(&self) -> usize {
         self.frames.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// Whether each of them is many, which somebody on its way makes of it.
+    #[must_use]
+    pub fn is_to_be_segmented(&self) -> bool {
+        self.header.gso_type != GSO_NONE
+    }
+
+    /// Whether a header that came says of a frame what this side's partner said.
+    #[inline]
+    fn is_segmentable(&self, header: NetHdr) -> bool {
+        (header.gso_type, header.gso_size) == (self.header.gso_type, self.header.gso_size)
     }
 
     /// The same in the form of streams: without a probe, one that nobody looks at.
@@ -137,6 +154,11 @@ fn note_latency(histogram: &mut Histogram<u64>, sent_ns: Option<u64>, now_ns: u6
 pub fn open(spec: &EndpointSpec, options: GuestOptions, work: Work) -> Result<Box<dyn Endpoint>, String> {
     Ok(match spec {
         EndpointSpec::Guest(spec) => Box::new(guest::Guest::connect(spec, options, work)?),
+        EndpointSpec::Port(spec) if work.is_to_be_segmented() => {
+            return Err(format!(
+                "{spec}: frames to be segmented are for guests only; give a size of 9014 at most"
+            ));
+        }
         EndpointSpec::Port(spec) => Box::new(port::PortEndpoint::open(spec, work)?),
     })
 }

@@ -1,15 +1,21 @@
 //! Other devices, each with as many vhost-user ports as asked for, on one CPU, as its own manual sets it up.
 
+mod floor;
+mod memory;
 mod ovs;
 mod polder;
 mod process;
 mod testpmd;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use process::Process;
+
+pub use floor::Floor;
+pub use memory::Memory;
 
 /// How long a device may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,34 +31,41 @@ pub enum Peer {
     Ovs,
     /// vhost-user-backend and virtio-queue, as they are: frames from one port of a pair to the other.
     OffTheShelf,
+    /// No device: a loop that moves frames from one port of a pair to the other, and does nothing else.
+    Floor(Floor),
 }
 
 impl FromStr for Peer {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|peer| peer.name() == text)
-            .ok_or_else(|| format!("{text:?}: there are polder, testpmd, ovs, offtheshelf"))
+        match text.split_once(':').unwrap_or((text, "")) {
+            ("polder", "") => Ok(Self::Polder),
+            ("testpmd", "") => Ok(Self::Testpmd),
+            ("ovs", "") => Ok(Self::Ovs),
+            ("offtheshelf", "") => Ok(Self::OffTheShelf),
+            ("floor", "") => Ok(Self::Floor(Floor::default())),
+            ("floor", how) => Ok(Self::Floor(how.parse()?)),
+            _ => Err(format!(
+                "{text:?}: there are polder, testpmd, ovs, offtheshelf, floor and floor:BURST[xCOPIES]"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Polder => f.write_str("polder"),
+            Self::Testpmd => f.write_str("testpmd"),
+            Self::Ovs => f.write_str("ovs"),
+            Self::OffTheShelf => f.write_str("offtheshelf"),
+            Self::Floor(floor) => floor.fmt(f),
+        }
     }
 }
 
 impl Peer {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Polder, Self::Testpmd, Self::Ovs, Self::OffTheShelf];
-
-    /// Its name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Polder => "polder",
-            Self::Testpmd => "testpmd",
-            Self::Ovs => "ovs",
-            Self::OffTheShelf => "offtheshelf",
-        }
-    }
-
     /// What it does with a frame.
     #[must_use]
     pub fn does(self) -> &'static str {
@@ -60,7 +73,10 @@ impl Peer {
             Self::Polder => "learning switch",
             Self::Testpmd => "io: no lookup",
             Self::Ovs => "NORMAL: learning switch",
-            Self::OffTheShelf => "port to port, off-the-shelf crates",
+            Self::OffTheShelf => {
+                "port to port, off-the-shelf crates; one queue pair, split rings, not mergeable"
+            }
+            Self::Floor(_) => "no device: port to port, no check, no lookup, no count",
         }
     }
 
@@ -74,6 +90,7 @@ impl Peer {
             Self::Testpmd => testpmd::version(),
             Self::Ovs => ovs::version(),
             Self::OffTheShelf => Ok("vhost-user-backend 0.24, virtio-queue 0.18".into()),
+            Self::Floor(_) => Ok(env!("CARGO_PKG_VERSION").into()),
         }
     }
 }
@@ -85,6 +102,8 @@ pub struct Programs {
     pub polder: PathBuf,
     /// `offtheshelf`.
     pub offtheshelf: PathBuf,
+    /// `floor`.
+    pub floor: PathBuf,
 }
 
 impl Programs {
@@ -95,8 +114,32 @@ impl Programs {
     pub fn beside_this() -> Result<Self, String> {
         let this = std::env::current_exe().map_err(|e| e.to_string())?;
         let folder = this.parent().unwrap_or(Path::new("."));
-        Ok(Self { polder: folder.join("polder"), offtheshelf: folder.join("offtheshelf") })
+        let [polder, offtheshelf, floor] = ["polder", "offtheshelf", "floor"].map(|name| folder.join(name));
+        Ok(Self { polder, offtheshelf, floor })
     }
+}
+
+/// What a path needs of a device.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs {
+    /// Vhost-user ports.
+    pub ports: usize,
+    /// Queue pairs of each.
+    pub queues: u16,
+    /// Stations that a learning switch must know, on all ports together.
+    pub stations: usize,
+    /// Whether frames of 64 KiB go through it whole, to be segmented by whoever needs them small.
+    pub segmentation: bool,
+}
+
+/// The same, for one start.
+struct Setup<'a> {
+    /// A port each.
+    sockets: &'a [PathBuf],
+    queues: u16,
+    stations: usize,
+    segmentation: bool,
+    cpu: usize,
 }
 
 /// A device that runs. Dropping it ends it.
@@ -104,34 +147,70 @@ impl Programs {
 pub struct Running {
     /// The vhost-user sockets that it listens on.
     pub sockets: Vec<PathBuf>,
-    _processes: Vec<Process>,
+    processes: Vec<Process>,
     _folder: tempfile::TempDir,
 }
 
-/// Starts a device with `ports` vhost-user ports on CPU `cpu`, and waits until it listens.
+impl Running {
+    /// The memory that its processes take, all together.
+    ///
+    /// # Errors
+    /// If one of them has ended.
+    pub fn memory(&self) -> Result<Memory, String> {
+        self.processes.iter().map(|process| memory::of(process.id())).sum()
+    }
+}
+
+/// Starts a device on CPU `cpu`, and waits until it listens.
 ///
 /// # Errors
 /// What is missing, or what it says.
-pub fn start(peer: Peer, programs: &Programs, ports: usize, cpu: usize) -> Result<Running, String> {
+pub fn start(peer: Peer, programs: &Programs, needs: Needs, cpu: usize) -> Result<Running, String> {
     let folder = tempfile::Builder::new().prefix("peer").tempdir().map_err(|e| e.to_string())?;
-    let sockets: Vec<_> = (0..ports).map(|i| folder.path().join(format!("p{i}"))).collect();
+    let sockets: Vec<_> = (0..needs.ports).map(|i| folder.path().join(format!("p{i}"))).collect();
+    let Needs { queues, stations, segmentation, .. } = needs;
+    let setup = Setup { sockets: &sockets, queues, stations, segmentation, cpu };
+    let home = folder.path();
     let mut processes = match peer {
-        Peer::Polder => polder::start(&programs.polder, folder.path(), &sockets, cpu)?,
-        Peer::Testpmd => testpmd::start(folder.path(), &sockets, cpu)?,
-        Peer::Ovs => ovs::start(folder.path(), &sockets, cpu)?,
-        Peer::OffTheShelf => polder::start_offtheshelf(&programs.offtheshelf, folder.path(), &sockets, cpu)?,
+        Peer::Polder => polder::start(&programs.polder, home, &setup)?,
+        Peer::Testpmd => testpmd::start(home, &setup)?,
+        Peer::Ovs => ovs::start(home, &setup)?,
+        Peer::OffTheShelf => polder::start_offtheshelf(&programs.offtheshelf, home, &setup)?,
+        Peer::Floor(floor) => floor::start(floor, programs, home, &setup)?,
     };
+    wait_until_it_listens(peer, &sockets, &mut processes)?;
+    Ok(Running { sockets, processes, _folder: folder })
+}
+
+fn wait_until_it_listens(peer: Peer, sockets: &[PathBuf], processes: &mut [Process]) -> Result<(), String> {
     let end = Instant::now() + PATIENCE;
     while !sockets.iter().all(|socket| socket.exists()) {
         if let Some(ended) = processes.iter_mut().find_map(Process::ended) {
-            return Err(format!("{}: {ended}", peer.name()));
+            return Err(format!("{peer}: {ended}"));
         }
         if Instant::now() > end {
-            return Err(format!("{}: it does not listen within {PATIENCE:?}", peer.name()));
+            return Err(format!("{peer}: it does not listen within {PATIENCE:?}"));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
     // A socket is there a moment before it is listened on.
     std::thread::sleep(Duration::from_millis(500));
-    Ok(Running { sockets, _processes: processes, _folder: folder })
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_read_by_the_names_they_have() {
+        for name in ["polder", "testpmd", "ovs", "offtheshelf"] {
+            assert_eq!(name.parse::<Peer>().unwrap().to_string(), name);
+        }
+        assert_eq!("floor:256".parse(), Ok(Peer::Floor(Floor { burst: 256, copies: 1 })));
+        assert_eq!("floor".parse(), Ok(Peer::Floor(Floor::default())));
+        for bad in ["", "vpp", "polder:1", "floor:x"] {
+            assert!(bad.parse::<Peer>().is_err(), "{bad}");
+        }
+    }
 }

@@ -26,6 +26,11 @@ impl Process {
         Ok(Self { child, log: log.to_owned() })
     }
 
+    /// Its number.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// How it ended, with its last words, if it did.
     pub(super) fn ended(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok()??;

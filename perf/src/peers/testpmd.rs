@@ -1,8 +1,9 @@
 //! DPDK's testpmd with vhost ports (Debian: dpdk, dpdk-dev and the driver packages).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
+use super::Setup;
 use super::process::{Process, run};
 
 const PROGRAM: &str = "dpdk-testpmd";
@@ -22,21 +23,16 @@ fn package_version() -> String {
     out.unwrap_or_else(|_| "DPDK".into())
 }
 
-pub(super) fn start(folder: &Path, sockets: &[PathBuf], cpu: usize) -> Result<Vec<Process>, String> {
+pub(super) fn start(folder: &Path, setup: &Setup<'_>) -> Result<Vec<Process>, String> {
     let mut testpmd = Command::new(PROGRAM);
+    let (cpu, queues) = (setup.cpu, setup.queues);
     // It wants a second lcore for its own command line, which sleeps.
     testpmd.args([&format!("--lcores=0@{cpu},1@{cpu}"), "--iova-mode=va", "--no-pci", "-m", "512"]);
     testpmd.arg(format!("--file-prefix={}", folder.file_name().unwrap_or_default().display()));
-    for (i, socket) in sockets.iter().enumerate() {
-        testpmd.args(["--vdev", &format!("net_vhost{i},iface={},queues=1", socket.display())]);
+    for (i, socket) in setup.sockets.iter().enumerate() {
+        testpmd.args(["--vdev", &format!("net_vhost{i},iface={},queues={queues}", socket.display())]);
     }
-    testpmd.args([
-        "--",
-        "--forward-mode=io",
-        "--auto-start",
-        "-i",
-        "--nb-cores=1",
-        "--total-num-mbufs=65536",
-    ]);
+    testpmd.args(["--", "--forward-mode=io", "--auto-start", "-i", "--nb-cores=1"]);
+    testpmd.args([&format!("--rxq={queues}"), &format!("--txq={queues}"), "--total-num-mbufs=65536"]);
     Ok(vec![Process::start(testpmd, &folder.join("testpmd.log"))?])
 }
