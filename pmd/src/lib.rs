@@ -14,6 +14,7 @@ mod kinds;
 pub mod nic;
 pub mod offload;
 mod port;
+pub mod tsc;
 pub mod vdev;
 pub mod virtio_pci;
 pub mod wake;

@@ -11,6 +11,7 @@ use crate::fdb::Fdb;
 use crate::groups::{Groups, Places};
 use crate::hash::KeyedHash;
 use crate::output::{Inlet, Output, SendEnv, TxSlot};
+use crate::stages::{Probe, Stage, Untimed};
 use crate::stats::LcoreTally;
 use crate::verdict::{Action, Verdict};
 use crate::{MAX_PORTS, PortId};
@@ -82,7 +83,7 @@ impl Forwarder {
     /// Makes `queues` the way to `port`.
     pub fn add_output(&mut self, port: PortId, queues: Vec<Box<dyn TxQueue>>) {
         let txs = queues.into_iter().enumerate().map(|(number, queue)| TxSlot::new(number, queue)).collect();
-        self.set_output(port.number(), Box::new(Output::new(txs, None)), Vec::new());
+        self.set_output(port.number(), Box::new(Output::new(port.number(), txs, None)), Vec::new());
     }
 
     pub(crate) fn set_output(&mut self, number: u16, output: Box<Output>, inlets: Vec<Inlet>) {
@@ -112,52 +113,76 @@ impl Forwarder {
     /// Takes one burst from `input`, forwards it and gives the sender its buffers back; returns how many packets came.
     #[inline(always)]
     pub fn poll(&mut self, input: &mut Input) -> usize {
+        self.poll_with(input, &mut Untimed)
+    }
+
+    #[inline(always)]
+    pub(crate) fn poll_with(&mut self, input: &mut Input, probe: &mut impl Probe) -> usize {
         let mut burst = Burst::new();
         let count = input.queue.rx_burst(&mut burst);
         if count == 0 {
+            probe.lap(Stage::Empty, 0);
             return 0;
         }
-        self.forward(&mut burst, input.port, input.reflects, &mut input.memo);
+        probe.lap(Stage::Receive(input.port.number()), count);
+        self.forward(&mut burst, input.port, input.reflects, &mut input.memo, probe);
         drop(burst);
+        probe.lap(Stage::Sort, 0);
         input.queue.complete();
+        probe.lap(Stage::Publish, count);
         count
     }
 
     /// Both passes over a burst that came in by `port`.
     #[inline(always)]
-    fn forward(&mut self, burst: &mut Burst<'_>, port: PortId, reflects: bool, memo: &mut Memo) {
+    fn forward(
+        &mut self,
+        burst: &mut Burst<'_>,
+        port: PortId,
+        reflects: bool,
+        memo: &mut Memo,
+        probe: &mut impl Probe,
+    ) {
         let (tally, now_s) = (&self.tally.learn, self.now_s);
         let classifier = Classifier { fdb: &self.fdb, tally, port, now_s, reflects };
-        match classifier.classify(burst, memo) {
-            Verdicts::Same(verdict) => self.carry_out(verdict, burst, port),
-            Verdicts::Each(verdicts) => self.sort_and_send(&verdicts, burst, port),
+        let verdicts = classifier.classify(burst, memo);
+        probe.lap(Stage::LookUp, burst.len());
+        match verdicts {
+            Verdicts::Same(verdict) => self.carry_out(verdict, burst, port, probe),
+            Verdicts::Each(verdicts) => self.sort_and_send(&verdicts, burst, port, probe),
         }
     }
 
     /// One burst for each verdict; packets of one flow have one verdict and keep their order.
     #[inline(never)]
-    fn sort_and_send(&mut self, verdicts: &[Verdict; MAX_BURST], burst: &mut Burst<'_>, port: PortId) {
+    fn sort_and_send(
+        &mut self,
+        verdicts: &[Verdict; MAX_BURST],
+        burst: &mut Burst<'_>,
+        port: PortId,
+        probe: &mut impl Probe,
+    ) {
         let mut groups = Groups::new();
         for (mbuf, verdict) in burst.drain().zip(verdicts) {
             groups.push(&mut self.places, verdict.to_word(), mbuf);
         }
         for (word, group) in groups.iter_mut() {
-            self.carry_out(Verdict::from_word(word), group, port);
+            self.carry_out(Verdict::from_word(word), group, port, probe);
         }
     }
 
     #[inline(always)]
-    fn carry_out(&mut self, verdict: Verdict, burst: &mut Burst<'_>, from: PortId) {
+    fn carry_out(&mut self, verdict: Verdict, burst: &mut Burst<'_>, from: PortId, probe: &mut impl Probe) {
         match verdict.action() {
-            Action::Port(number) => self.send(number, burst, from.number()),
-            Action::Flood => self.flood(burst, from.number()),
+            Action::Port(number) => self.send(number, burst, from.number(), probe),
+            Action::Flood => self.flood(burst, from.number(), probe),
             Action::Drop(reason) => self.drop_all(burst, from.number(), reason),
         }
     }
 
     /// Sends a burst that came in by port `from` to port `number`.
     #[inline(always)]
-    fn send(&mut self, number: u16, burst: &mut Burst<'_>, from: u16) {
+    fn send(&mut self, number: u16, burst: &mut Burst<'_>, from: u16, probe: &mut impl Probe) {
         let Some(Some(output)) = self.outputs.get_mut(usize::from(number)) else {
             return self.drop_all(burst, from, DropReason::PortRemoved);
         };
@@ -166,12 +191,12 @@ impl Forwarder {
         }
         let (flow, scratch, places) = (&self.flow, &mut self.scratch, &mut self.places);
         let mut env = SendEnv { flow, scratch, places, turn: self.turn };
-        output.send(burst, &mut env, self.tally.input(from));
+        output.send(burst, &mut env, self.tally.input(from), probe);
     }
 
     /// To all ports but the one it came from: shares to all but the last, which gets the packets themselves.
     #[inline(never)]
-    fn flood(&mut self, burst: &mut Burst<'_>, from: u16) {
+    fn flood(&mut self, burst: &mut Burst<'_>, from: u16, probe: &mut impl Probe) {
         let Some(last) = self.members.iter().rposition(|m| *m != from) else {
             return self.drop_all(burst, from, DropReason::NoOutput);
         };
@@ -184,10 +209,10 @@ impl Forwarder {
                     debug_assert!(pushed.is_ok(), "as many slots as before");
                 }
                 self.tally.input(from).flood_copies.add(shares.len() as u64);
-                self.send(number, &mut shares, from);
+                self.send(number, &mut shares, from, probe);
             }
         }
-        self.send(self.members[last], burst, from);
+        self.send(self.members[last], burst, from, probe);
     }
 
     #[cold]
@@ -202,7 +227,7 @@ impl Forwarder {
     }
 
     /// Sends what other lcores handed over, a burst from each of them; returns how many packets.
-    pub(crate) fn take_handovers(&mut self) -> usize {
+    pub(crate) fn take_handovers(&mut self, probe: &mut impl Probe) -> usize {
         let mut count = 0;
         for at in 0..self.inlets.len() {
             let inlet = &mut self.inlets[at];
@@ -213,8 +238,9 @@ impl Forwarder {
             let mut burst = Burst::new();
             inlet.take(&mut burst, &mut self.scratch);
             count += burst.len();
+            probe.lap(Stage::TakeOver, burst.len());
             // Only an output with halves of its own has inlets: `send` counts nothing against the port that is named here.
-            self.send(number, &mut burst, number);
+            self.send(number, &mut burst, number, probe);
         }
         count
     }
@@ -222,11 +248,17 @@ impl Forwarder {
     /// Ends a turn: receivers that got something are told.
     #[inline(always)]
     pub fn end_turn(&mut self) {
+        self.end_turn_with(&mut Untimed);
+    }
+
+    #[inline(always)]
+    pub(crate) fn end_turn_with(&mut self, probe: &mut impl Probe) {
         self.turn += 1;
         while let Some(number) = self.used.pop() {
             if let Some(Some(output)) = self.outputs.get_mut(usize::from(number)) {
                 output.flush();
             }
+            probe.lap(Stage::Publish, 0);
         }
     }
 }

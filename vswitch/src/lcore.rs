@@ -14,6 +14,7 @@ use crate::mailbox::Mailbox;
 use crate::meter::Meter;
 use crate::output::{Inlet, Output, TxSlot};
 use crate::sleep::{Doorbell, Patience, Sleeper};
+use crate::stages::{Laps, Probe, Untimed};
 use crate::stats::LcoreTally;
 use crate::timer::TimerWheel;
 use crate::{Clock, IdlePolicy, LcoreConfig, SwitchError, cpu};
@@ -49,6 +50,7 @@ pub(crate) enum Command {
     AddOutput { number: u16, output: Box<Output>, inlets: Vec<Inlet>, done: Sender<()> },
     AddInputs { inputs: Vec<Input>, done: Sender<()> },
     Detach { number: u16, parts: Sender<Parts> },
+    SetStages(bool),
     Stop,
 }
 
@@ -171,6 +173,8 @@ struct Turner {
     patience: Patience,
     empty_turns: u32,
     turns: u32,
+    /// Cycles are counted by stage.
+    timed: bool,
     stopped: bool,
 }
 
@@ -202,30 +206,45 @@ impl Turner {
             patience: Patience::default(),
             empty_turns: 0,
             turns: 0,
+            timed: false,
             stopped: false,
         }
     }
 
     fn run(mut self) {
         while !self.stopped {
-            let packets = self.turn();
+            if self.timed {
+                self.run_until_mail(&mut Laps::new(Arc::clone(&self.tally)));
+            } else {
+                self.run_until_mail(&mut Untimed);
+            }
+            self.read_mail();
+        }
+    }
+
+    /// Turns, at least once, until the control path wants something: a mailbox that cannot be read just now holds up nothing.
+    #[inline(never)]
+    fn run_until_mail(&mut self, probe: &mut impl Probe) {
+        loop {
+            let packets = self.turn(probe);
             if self.meter.note(packets != 0, &self.tally) {
                 self.look_at_clock();
-            }
-            if self.mailbox.has_mail() {
-                self.read_mail();
             }
             if packets == 0 {
                 self.rest();
             } else {
                 self.empty_turns = 0;
             }
+            if self.mailbox.has_mail() {
+                return;
+            }
         }
     }
 
     /// One turn: a burst from each receive half, then what others handed over, then receivers are told.
     #[inline(always)]
-    fn turn(&mut self) -> usize {
+    fn turn(&mut self, probe: &mut impl Probe) -> usize {
+        probe.begin();
         self.turns = self.turns.wrapping_add(1);
         let mut packets = 0;
         for (at, input) in (0u32..).zip(&mut self.inputs) {
@@ -233,12 +252,12 @@ impl Turner {
             if skip && !(self.turns.wrapping_add(at)).is_multiple_of(SILENT_EVERY) {
                 continue;
             }
-            let count = self.forwarder.poll(input);
+            let count = self.forwarder.poll_with(input, probe);
             input.silent = if count == 0 { input.silent.saturating_add(1) } else { 0 };
             packets += count;
         }
-        packets += self.forwarder.take_handovers();
-        self.forwarder.end_turn();
+        packets += self.forwarder.take_handovers(probe);
+        self.forwarder.end_turn_with(probe);
         self.tally.polls.add(1);
         self.tally.packets.add(packets as u64);
         packets
@@ -324,6 +343,7 @@ impl Turner {
                 Command::Detach { number, parts } => {
                     let _ = parts.send(self.detach(number));
                 }
+                Command::SetStages(on) => self.timed = on,
                 Command::Stop => self.stopped = true,
             }
         }

@@ -10,6 +10,7 @@ use crate::flow::{flow_hash, pick};
 use crate::groups::{Groups, Places};
 use crate::hash::KeyedHash;
 use crate::sleep::Doorbell;
+use crate::stages::{Probe, Stage};
 use crate::stats::InputTally;
 
 /// Packets that fit into the ring from one lcore to a port that another one owns.
@@ -27,14 +28,17 @@ impl TxSlot {
         Self { number, queue, used: false }
     }
 
-    /// Sends a burst. What does not fit is dropped at once: no receiver holds up another.
+    /// Sends a burst to `port`. What does not fit is dropped at once: no receiver holds up another.
     #[inline(always)]
-    fn send(&mut self, burst: &mut Burst<'_>) {
+    fn send(&mut self, burst: &mut Burst<'_>, port: u16, probe: &mut impl Probe) {
+        let count = burst.len();
+        probe.lap(Stage::Sort, count);
         self.used = true;
         self.queue.tx_burst(burst);
         if !burst.is_empty() {
             self.queue.drop_burst(burst, DropReason::TxFull);
         }
+        probe.lap(Stage::Transmit(port), count);
     }
 }
 
@@ -65,7 +69,15 @@ impl Handover {
     }
 
     /// Puts a burst in: the packets outlive the turn, so they own their bytes first.
-    fn put(&mut self, burst: &mut Burst<'_>, scratch: &mut Vec<Mbuf<'static>>, tally: &InputTally) {
+    fn put(
+        &mut self,
+        burst: &mut Burst<'_>,
+        scratch: &mut Vec<Mbuf<'static>>,
+        tally: &InputTally,
+        probe: &mut impl Probe,
+    ) {
+        let count = burst.len();
+        probe.lap(Stage::Sort, count);
         let (mut owned, lost) = std::mem::take(burst).own();
         tally.drops[DropReason::NoMbufs as usize].add(lost as u64);
         scratch.extend(owned.drain());
@@ -73,6 +85,7 @@ impl Handover {
         tally.drops[DropReason::HandoverFull as usize].add(scratch.len() as u64);
         scratch.clear();
         self.filled = true;
+        probe.lap(Stage::HandOver, count);
     }
 
     /// Ends a turn: the other lcore looks at what was put in.
@@ -85,6 +98,7 @@ impl Handover {
 
 /// The way to one port.
 pub(crate) struct Output {
+    port: u16,
     txs: Vec<TxSlot>,
     /// To the lcore that owns the port's first transmit half; none if that is this one.
     handover: Option<Handover>,
@@ -95,9 +109,10 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    pub(crate) fn new(txs: Vec<TxSlot>, handover: Option<Handover>) -> Self {
+    /// To the port of this number.
+    pub(crate) fn new(port: u16, txs: Vec<TxSlot>, handover: Option<Handover>) -> Self {
         let ready = Vec::with_capacity(txs.len());
-        Self { txs, handover, ready, asked: u64::MAX, used: false }
+        Self { port, txs, handover, ready, asked: u64::MAX, used: false }
     }
 
     /// Whether there is any way to the port. Not to one that only receives.
@@ -113,22 +128,34 @@ impl Output {
 
     /// Sends a burst that came in by the port that `tally` is of.
     #[inline(always)]
-    pub(crate) fn send(&mut self, burst: &mut Burst<'_>, env: &mut SendEnv<'_>, tally: &InputTally) {
+    pub(crate) fn send(
+        &mut self,
+        burst: &mut Burst<'_>,
+        env: &mut SendEnv<'_>,
+        tally: &InputTally,
+        probe: &mut impl Probe,
+    ) {
         match (&mut self.txs[..], &self.handover) {
-            ([only], None) => only.send(burst),
-            _ => self.send_by_choice(burst, env, tally),
+            ([only], None) => only.send(burst, self.port, probe),
+            _ => self.send_by_choice(burst, env, tally, probe),
         }
     }
 
     /// Several queues, or none of our own.
     #[inline(never)]
-    fn send_by_choice(&mut self, burst: &mut Burst<'_>, env: &mut SendEnv<'_>, tally: &InputTally) {
+    fn send_by_choice(
+        &mut self,
+        burst: &mut Burst<'_>,
+        env: &mut SendEnv<'_>,
+        tally: &InputTally,
+        probe: &mut impl Probe,
+    ) {
         self.ask_ready(env.turn);
         match (&self.ready[..], &mut self.handover) {
-            (&[one], _) => self.txs[one].send(burst),
-            (&[], Some(handover)) => handover.put(burst, env.scratch, tally),
-            (&[], None) => self.send_unready(burst, tally),
-            _ => self.send_spread(burst, env.flow, env.places),
+            (&[one], _) => self.txs[one].send(burst, self.port, probe),
+            (&[], Some(handover)) => handover.put(burst, env.scratch, tally, probe),
+            (&[], None) => self.send_unready(burst, tally, probe),
+            _ => self.send_spread(burst, env, probe),
         }
     }
 
@@ -142,9 +169,9 @@ impl Output {
     }
 
     /// The first half knows why it is not ready, and counts accordingly.
-    fn send_unready(&mut self, burst: &mut Burst<'_>, tally: &InputTally) {
+    fn send_unready(&mut self, burst: &mut Burst<'_>, tally: &InputTally, probe: &mut impl Probe) {
         match self.txs.first_mut() {
-            Some(first) => first.send(burst),
+            Some(first) => first.send(burst, self.port, probe),
             None => {
                 tally.drops[DropReason::NoOutput as usize].add(burst.len() as u64);
                 burst.clear();
@@ -153,14 +180,14 @@ impl Output {
     }
 
     /// Each flow to its own queue.
-    fn send_spread(&mut self, burst: &mut Burst<'_>, flow: &KeyedHash, places: &mut Places) {
+    fn send_spread(&mut self, burst: &mut Burst<'_>, env: &mut SendEnv<'_>, probe: &mut impl Probe) {
         let mut groups = Groups::new();
         for mbuf in burst.drain() {
-            let at = pick(flow_hash(flow, mbuf.data()), self.ready.len());
-            groups.push(places, at as u16, mbuf);
+            let at = pick(flow_hash(env.flow, mbuf.data()), self.ready.len());
+            groups.push(env.places, at as u16, mbuf);
         }
         for (at, group) in groups.iter_mut() {
-            self.txs[self.ready[usize::from(at)]].send(group);
+            self.txs[self.ready[usize::from(at)]].send(group, self.port, probe);
         }
     }
 

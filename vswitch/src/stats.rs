@@ -6,6 +6,7 @@ use crossbeam_utils::CachePadded;
 use pmd::{Counter, DropReason, PortCounters, QueueCounters};
 
 use crate::fdb::{FdbStats, Learn};
+use crate::stages::StageTallies;
 use crate::{MAX_PORTS, PortId};
 
 /// Attempts to learn that came to nothing, and those that did not need to; one lcore writes it.
@@ -52,6 +53,8 @@ pub(crate) struct LcoreTally {
     pub(crate) busy_ns: Counter,
     pub(crate) idle_ns: Counter,
     pub(crate) learn: LearnTally,
+    /// Written only while that is asked for.
+    pub(crate) stages: StageTallies,
     inputs: Box<[CachePadded<InputTally>]>,
 }
 
@@ -63,6 +66,7 @@ impl LcoreTally {
             busy_ns: Counter::default(),
             idle_ns: Counter::default(),
             learn: LearnTally::default(),
+            stages: StageTallies::default(),
             inputs: (0..MAX_PORTS).map(|_| CachePadded::default()).collect(),
         }))
     }

@@ -12,6 +12,7 @@ use crate::forward::Input;
 use crate::lcore::{Command, Common, Lcore, Parts};
 use crate::output::{HANDOVER_CAPACITY, Handover, Inlet, Output, TxSlot};
 use crate::ports::{PortInfo, Ports, State};
+use crate::stages::LcoreStages;
 use crate::stats::{LcoreStats, LcoreTally, PortStats, SwitchStats, Totals, fdb_stats};
 use crate::{Clock, PortId, SwitchError, cpu};
 
@@ -200,6 +201,18 @@ impl Switch {
         }
     }
 
+    /// Has all lcores count their cycles by stage from now on, or stop that. Costs nothing as long as it is off, and some
+    /// twenty cycles for each stage of a burst while it is on. Does not wait for the lcores: each turns over between two turns.
+    pub fn set_stages(&self, on: bool) {
+        self.lcores.iter().for_each(|lcore| lcore.post(Command::SetStages(on)));
+    }
+
+    /// What was counted by stage whenever that was on; a difference of two looks is what counts.
+    #[must_use]
+    pub fn stages(&self) -> Vec<LcoreStages> {
+        self.lcores.iter().map(|lcore| lcore.tally.stages.read(lcore.config.id)).collect()
+    }
+
     /// Takes all ports out and ends the lcores.
     ///
     /// # Errors
@@ -247,7 +260,7 @@ impl Switch {
                 inlets.push(Inlet { number: id.number(), ring: from });
                 handover = Some(Handover::new(to, Arc::clone(&self.lcores[owner].bell)));
             }
-            outputs.push((Output::new(txs, handover), Vec::new()));
+            outputs.push((Output::new(id.number(), txs, handover), Vec::new()));
         }
         if let Some(owner) = owner {
             outputs[owner].1 = inlets;
