@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::cli::{FdbCommand, PortCommand, StatsArgs};
 use crate::control::{Client, control_path};
 use crate::failure::Failure;
-use crate::report::{fdb_table, port_show, port_table, rates_table, stats_table};
+use crate::report::{fdb_table, port_show, port_table, rates_table, stages_table, stats_table};
 use crate::settings::PortSetting;
 
 /// `polder port`
@@ -41,11 +41,21 @@ pub(crate) fn fdb(command: &FdbCommand, control: Option<PathBuf>) -> Result<Exit
 
 /// `polder stats`
 pub(crate) fn stats(args: &StatsArgs, control: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    if let Some(seconds) = args.stages {
+        return stages(seconds, args.json, control);
+    }
     match (args.watch, args.json) {
         (false, json) => show(control, "stats", &json!({}), json, |stats| stats_table(&stats)),
         (true, true) => watch_json(control),
         (true, false) => watch(control),
     }
+}
+
+/// The daemon measures, however long it takes, and answers then.
+fn stages(seconds: u32, json: bool, control: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    let mut client = connect(control)?;
+    client.wait_longer(Duration::from_secs(seconds.into()))?;
+    show_from(client, "stages", &json!({"seconds": seconds}), json, |stages| stages_table(&stages))
 }
 
 fn connect(control: Option<PathBuf>) -> Result<Client, Failure> {
@@ -60,7 +70,17 @@ fn show<T: DeserializeOwned>(
     as_json: bool,
     table: impl FnOnce(T) -> String,
 ) -> Result<ExitCode, Failure> {
-    let mut client = connect(control)?;
+    show_from(connect(control)?, method, params, as_json, table)
+}
+
+/// The same over this connection.
+fn show_from<T: DeserializeOwned>(
+    mut client: Client,
+    method: &str,
+    params: &Value,
+    as_json: bool,
+    table: impl FnOnce(T) -> String,
+) -> Result<ExitCode, Failure> {
     if as_json {
         let result = client.call_raw(method, params)?;
         return print(&format!("{result}\n"));

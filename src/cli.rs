@@ -10,6 +10,7 @@ use tracing::level_filters::LevelFilter;
 use pmd::bus::pci::Bdf;
 
 use crate::failure::Failure;
+use crate::report::MOST_SECONDS;
 use crate::settings::{CpuList, Hugepages, MemorySize, PortName, PortSetting};
 
 /// A poll-mode virtual switch and vhost-user backend.
@@ -141,6 +142,11 @@ pub(crate) struct StatsArgs {
     /// Again each second, with rates, until interrupted
     #[arg(long)]
     pub(crate) watch: bool,
+    /// Where the lcores' cycles go, by stage of a packet's way, measured for so many seconds [default: 1, at most 60]. The switch
+    /// is a little slower meanwhile
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", conflicts_with = "watch")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_SECONDS)))]
+    pub(crate) stages: Option<u32>,
 }
 
 /// `polder doctor`
@@ -261,6 +267,17 @@ mod tests {
     }
 
     #[test]
+    fn seconds_of_stages() {
+        let seconds = |line| match read(line).unwrap().unwrap().command {
+            Command::Stats(args) => args.stages,
+            _ => panic!("not stats"),
+        };
+        assert_eq!(seconds("polder stats"), None);
+        assert_eq!(seconds("polder stats --stages"), Some(1));
+        assert_eq!(seconds("polder stats --stages 7 --json"), Some(7));
+    }
+
+    #[test]
     fn errors_are_one_line_with_a_way_out() {
         for line in [
             "polder",
@@ -269,6 +286,9 @@ mod tests {
             "polder port add",
             "polder run --port a",
             "polder stats x",
+            "polder stats --stages 0",
+            "polder stats --stages 61",
+            "polder stats --stages --watch",
         ] {
             let failure = read(line).unwrap_err();
             let text = failure.to_string();

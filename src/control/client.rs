@@ -31,6 +31,11 @@ impl Client {
         Ok(Self { reader: BufReader::new(stream), path, next_id: 1 })
     }
 
+    /// Waits for each response that much longer than usual: it is asked for something that takes so long.
+    pub(crate) fn wait_longer(&mut self, by: Duration) -> Result<(), Failure> {
+        self.reader.get_ref().set_read_timeout(Some(PATIENCE + by)).map_err(Failure::runtime)
+    }
+
     /// Calls a method and waits for what it returns.
     pub(crate) fn call<T: DeserializeOwned>(&mut self, method: &str, params: &Value) -> Result<T, Failure> {
         let result = self.call_raw(method, params)?;

@@ -1,13 +1,15 @@
 //! The methods of the control socket. One function a method; [`DaemonMethods::call`] only routes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::plane::{Plane, PlaneError};
-use super::snapshot;
+use super::{snapshot, stages};
 use crate::control::{Methods, Params, RpcError, code};
+use crate::report::MOST_SECONDS;
 use crate::settings::{PortName, PortSetting};
 
 /// What the daemon can be asked for.
@@ -20,6 +22,13 @@ pub(super) struct DaemonMethods {
 #[serde(deny_unknown_fields)]
 struct Named {
     name: PortName,
+}
+
+/// How long to measure.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Span {
+    seconds: u32,
 }
 
 type Answer = Result<Value, RpcError>;
@@ -48,6 +57,14 @@ impl DaemonMethods {
         Ok(json!({}))
     }
 
+    fn stages(&self, Span { seconds }: &Span) -> Answer {
+        if !(1..=MOST_SECONDS).contains(seconds) {
+            let wrong = format!("params: seconds is 1 to {MOST_SECONDS}");
+            return Err(RpcError::new(code::INVALID_PARAMS, wrong));
+        }
+        as_json(stages::measure(&self.plane, Duration::from_secs((*seconds).into())))
+    }
+
     fn fdb_flush(&self) -> Answer {
         Ok(json!({"flushed": self.plane.switch().fdb().flush()}))
     }
@@ -63,6 +80,7 @@ impl Methods for DaemonMethods {
             "fdb.list" => params.none().and_then(|()| as_json(snapshot::fdb(&self.plane))),
             "fdb.flush" => params.none().and_then(|()| self.fdb_flush()),
             "stats" => params.none().and_then(|()| as_json(snapshot::stats(&self.plane))),
+            "stages" => self.stages(&params.read()?),
             "version" => params.none().map(|()| json!({"version": env!("CARGO_PKG_VERSION")})),
             _ => Err(RpcError::new(code::METHOD_NOT_FOUND, format!("there is no method {method:.64?}"))),
         }

@@ -5,6 +5,7 @@ mod memory;
 mod methods;
 mod plane;
 mod snapshot;
+mod stages;
 
 use std::io::Write;
 use std::process::ExitCode;

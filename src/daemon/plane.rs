@@ -24,6 +24,8 @@ pub(crate) struct Plane {
     ports: Mutex<BTreeMap<PortName, Entry>>,
     /// Held by whoever adds or removes a port: one at a time.
     changing: Mutex<()>,
+    /// How many want cycles counted by stage just now. Taken before `switch`.
+    pub(super) measuring: Mutex<u32>,
     started: Instant,
 }
 
@@ -74,6 +76,7 @@ impl Plane {
             pool: make_pool(settings.memory, hugepages)?,
             ports: Mutex::default(),
             changing: Mutex::default(),
+            measuring: Mutex::default(),
             started: Instant::now(),
         })
     }

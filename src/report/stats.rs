@@ -123,7 +123,7 @@ impl LcoreStats {
 }
 
 /// `a / b`, and 0 if `b` is 0.
-fn ratio(a: u64, b: u64) -> f64 {
+pub(super) fn ratio(a: u64, b: u64) -> f64 {
     if b == 0 { 0.0 } else { a as f64 / b as f64 }
 }
 

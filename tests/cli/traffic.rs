@@ -91,3 +91,63 @@ fn frames_are_forwarded_learned_and_counted() {
     assert!(status.success());
     assert!(!path("a").exists() && !path("b").exists() && !path("c").exists());
 }
+
+/// The stage's packets, of the only lcore, and that it cost cycles.
+fn packets_of(stages: &Value, stage: &str, port: &Value) -> u64 {
+    let all = stages["lcores"][0]["stages"].as_array().expect("stages");
+    let found = all.iter().find(|s| s["stage"] == stage && s["port"] == *port);
+    let found = found.unwrap_or_else(|| panic!("no {stage} of {port} in {stages}"));
+    assert!(found["cycles"].as_u64() > Some(0) && found["times"].as_u64() > Some(0), "{found}");
+    found["packets"].as_u64().expect("packets")
+}
+
+#[test]
+fn cycles_are_shown_by_stage_while_somebody_measures() {
+    let sockets = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| sockets.path().join(name);
+    let spec = |name: &str| format!("{name}=vhost-user:{}", path(name).display());
+    let daemon = Daemon::start(&["--port", &spec("a"), "--port", &spec("b")]);
+    let (mut a, mut b) = (guest(&path("a")), guest(&path("b")));
+    send_until_heard(&mut a, &mut b, &frame(BROADCAST, mac(1)));
+    let quiet = daemon.ask_json(&["stats", "--stages", "--json"]);
+    let nothing = quiet["lcores"][0]["stages"].as_array().expect("stages");
+    assert!(nothing.iter().all(|s| s["stage"] == "empty"), "nothing flows: {quiet}");
+
+    let stages = std::thread::scope(|scope| {
+        let measured = scope.spawn(|| daemon.ask_json(&["stats", "--stages", "2", "--json"]));
+        while !measured.is_finished() {
+            send_until_heard(&mut b, &mut a, &frame(mac(1), mac(2)));
+        }
+        measured.join().expect("no panic")
+    });
+    assert!(stages["seconds"].as_f64() >= Some(2.0), "{stages}");
+    let packets = packets_of(&stages, "dequeue", &"b".into());
+    assert!(packets > 0);
+    for (stage, port) in [("look_up", Value::Null), ("sort", Value::Null), ("enqueue", "a".into())] {
+        assert!(packets_of(&stages, stage, &port).abs_diff(packets) <= 1, "{stage}: {stages}");
+    }
+    assert!(packets_of(&stages, "publish", &Value::Null) > 0);
+    let table = String::from_utf8(daemon.ask(&["stats", "--stages"]).stdout).expect("text");
+    assert!(table.contains("CYCLES/PACKET") && table.contains("all"), "{table}");
+    assert!(daemon.stop().0.success());
+}
+
+#[test]
+fn who_measures_disturbs_nobody_else_who_does() {
+    let daemon = Daemon::start(&["--port", "a=null"]);
+    let ask = |seconds: u32| {
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"stages","params":{{"seconds":{seconds}}}}}"#)
+    };
+    for seconds in [0, 61] {
+        assert_eq!(daemon.connect().call(&ask(seconds))["error"]["code"], -32602, "{seconds} seconds");
+    }
+    let visits = |answer: &Value| answer["result"]["lcores"][0]["stages"][0]["times"].as_u64().unwrap_or(0);
+    let mut longer = daemon.connect();
+    longer.send(format!("{}\n", ask(4)).as_bytes()).expect("send");
+    // One that is answered and one that goes away, within the longer one's time.
+    daemon.connect().send(format!("{}\n", ask(1)).as_bytes()).expect("send");
+    let shorter = visits(&daemon.connect().call(&ask(1)));
+    let whole = visits(&longer.answer().expect("an answer"));
+    assert!(shorter > 0 && whole > 2 * shorter, "{shorter} in one second, {whole} in four");
+    assert!(daemon.stop().0.success());
+}
