@@ -7,38 +7,28 @@ use crate::guest::{Guest, Spec};
 use crate::polder::{Polder, Port, socket_path, vhost_user};
 use crate::process::timed;
 
-/// The scenes there are; one stands at a time.
+/// What a scene is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Guests a, b and c with one queue pair each.
-    OneQueuePair,
-    /// Guests a and b with four queue pairs each, on a device that offers an MTU of 9000.
-    FourQueuePairs,
-    /// Guests a and b with two queue pairs each, of packed rings.
-    PackedRings,
+pub(crate) struct Kind {
+    /// The guests' names.
+    pub(crate) guests: &'static [&'static str],
+    /// Queue pairs of each guest.
+    pub(crate) queue_pairs: u16,
+    /// The MTU that the devices offer, if any.
+    pub(crate) host_mtu: Option<u16>,
+    /// Whether the rings are packed.
+    pub(crate) packed: bool,
 }
 
 impl Kind {
-    fn names(self) -> &'static [&'static str] {
-        match self {
-            Self::OneQueuePair => &["a", "b", "c"],
-            Self::FourQueuePairs | Self::PackedRings => &["a", "b"],
-        }
-    }
-
-    pub(crate) fn queue_pairs(self) -> u16 {
-        match self {
-            Self::OneQueuePair => 1,
-            Self::FourQueuePairs => 4,
-            Self::PackedRings => 2,
-        }
-    }
+    /// Two guests with one queue pair each, of split rings.
+    pub(crate) const PLAIN: Self =
+        Self { guests: &["a", "b"], queue_pairs: 1, host_mtu: None, packed: false };
 
     fn spec(self, name: &'static str, number: usize, socket: &Path) -> Spec {
         let number = u8::try_from(number).expect("a few guests");
-        let host_mtu = (self == Self::FourQueuePairs).then_some(9000);
-        let packed = self == Self::PackedRings;
-        Spec { queue_pairs: self.queue_pairs(), host_mtu, packed, ..Spec::new(name, number, socket) }
+        let Self { queue_pairs, host_mtu, packed, .. } = self;
+        Spec { queue_pairs, host_mtu, packed, ..Spec::new(name, number, socket) }
     }
 }
 
@@ -51,13 +41,10 @@ pub(crate) struct Scene {
 
 impl Scene {
     fn set_up(kind: Kind) -> Self {
-        let names = kind.names();
+        let names = kind.guests;
         let sockets: Vec<_> = names.iter().map(|n| socket_path(n)).collect();
-        let ports: Vec<_> = names
-            .iter()
-            .zip(&sockets)
-            .map(|(n, s)| Port::new(n, vhost_user(s, kind.queue_pairs())))
-            .collect();
+        let ports: Vec<_> =
+            names.iter().zip(&sockets).map(|(n, s)| Port::new(n, vhost_user(s, kind.queue_pairs))).collect();
         let polder = Polder::run(&ports);
         let specs =
             names.iter().zip(&sockets).enumerate().map(|(i, (n, s))| kind.spec(n, i + 1, s)).collect();
@@ -68,7 +55,7 @@ impl Scene {
 
     fn is_whole(&mut self) -> bool {
         self.polder.is_running()
-            && self.guests.len() == self.kind.names().len()
+            && self.guests.len() == self.kind.guests.len()
             && self.guests.iter_mut().all(Guest::is_running)
     }
 
@@ -78,10 +65,20 @@ impl Scene {
         (a, b)
     }
 
-    /// The first three guests.
-    pub(crate) fn three(&mut self) -> (&mut Guest, &mut Guest, &mut Guest) {
-        let [a, b, c, ..] = &mut self.guests[..] else { panic!("this scene has three guests") };
-        (a, b, c)
+    /// The first two guests, and the third if there is one.
+    pub(crate) fn pair_and_bystander(&mut self) -> (&mut Guest, &mut Guest, Option<&mut Guest>) {
+        let [a, b, more @ ..] = &mut self.guests[..] else { panic!("a scene has two guests") };
+        (a, b, more.first_mut())
+    }
+
+    /// The guests' drivers took the rings that the scene is about.
+    fn assert_ring_format(&mut self) {
+        let asked = if self.kind.packed { "1" } else { "0" };
+        for guest in &mut self.guests {
+            // VIRTIO_F_RING_PACKED is bit 34.
+            let negotiated = guest.sh("cut -c 35 /sys/class/net/eth0/device/features");
+            assert_eq!(negotiated.trim(), asked, "{}: packed rings", guest.name());
+        }
     }
 }
 
@@ -93,13 +90,14 @@ impl Drop for Scene {
     }
 }
 
-/// Runs a test on the guests of `kind`, then compares the switch's counts.
+/// Runs a test on the guests of `kind`, one scene at a time, then compares the switch's counts.
 pub(crate) fn on(kind: Kind, test: impl FnOnce(&mut Scene)) {
     static SCENE: Mutex<Option<Scene>> = Mutex::new(None);
     // A test that panicked has taken its scene with it: what the lock holds is sound.
     let mut stage = SCENE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let standing = stage.take().filter(|s| s.kind == kind);
     let mut scene = standing.unwrap_or_else(|| Scene::set_up(kind));
+    scene.assert_ring_format();
     let ((), took) = timed(|| test(&mut scene));
     eprintln!("test itself: {:.1} s", took.as_secs_f64());
     scene.polder.assert_every_packet_counted();

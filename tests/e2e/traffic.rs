@@ -29,6 +29,15 @@ impl PingCount {
         Self { sent, received }
     }
 
+    /// All the summaries in a text together.
+    pub(crate) fn sum(text: &str) -> Self {
+        let summaries = text.lines().filter(|line| line.contains(" packets transmitted")).map(Self::parse);
+        summaries.fold(Self { sent: 0, received: 0 }, |sum, one| Self {
+            sent: sum.sent + one.sent,
+            received: sum.received + one.received,
+        })
+    }
+
     pub(crate) fn lost(self) -> u64 {
         self.sent - self.received
     }
@@ -54,14 +63,17 @@ pub(crate) fn ping_comes_back(from: &mut Guest, to: &str) {
     assert_eq!(output.status, 0, "{}: no answer from {to}: {}", from.name(), output.text);
 }
 
-/// Starts pings that go on beside what follows, 50 a second.
-pub(crate) fn start_pings(from: &mut Guest, to: &str, seconds: u16) {
-    from.spawn("ping", &format!("ping -q -c {} -i 0.02 -W 5 {to}", 50 * seconds));
+/// Starts pings that go on beside what follows, about 50 a second.
+pub(crate) fn start_pings(from: &mut Guest, to: &str) {
+    // Half a second's at a time: none is on its way when they are to end.
+    let some = format!("ping -q -c 25 -i 0.02 -W 5 {to}");
+    from.spawn("ping", &format!("until [ -e /tmp/ping.enough ]; do {some} || exit 1; done"));
 }
 
-/// Waits for the end of the pings of [`start_pings`].
+/// Ends the pings of [`start_pings`]; counts them all.
 pub(crate) fn finish_pings(from: &mut Guest) -> PingCount {
-    PingCount::parse(&from.finish("ping", secs(90)))
+    from.sh("touch /tmp/ping.enough");
+    PingCount::sum(&from.finish("ping", secs(90)))
 }
 
 /// A TCP stream that goes on beside what follows, until [`stop_flood`] or the death of an end.
@@ -79,21 +91,30 @@ pub(crate) fn stop_flood(guest: &mut Guest) {
 
 /// 100 MB from the first guest to the second, one stream a queue pair; the cards are left as they were at boot.
 pub(crate) fn tcp_100mb(scene: &mut Scene, mtu: u16, offloads: Offloads) {
-    let streams = scene.kind.queue_pairs();
+    let streams = scene.kind.queue_pairs;
     set_mtu(scene.pair(), mtu);
     let (a, b) = scene.pair();
     set_offloads(a, offloads);
     set_offloads(b, offloads);
-    tcp_arrives_whole(a, b, streams, 100 / u32::from(streams));
+    tcp_arrives_whole(a, b, &b.ip(), streams, 100 / u32::from(streams));
     set_offloads(a, Offloads::On);
     set_offloads(b, Offloads::On);
     set_mtu(scene.pair(), 1500);
 }
 
-/// Streams `megabytes` of random bytes in each of `streams` TCP connections; the checksums taken on both sides must match.
-fn tcp_arrives_whole(from: &mut Guest, to: &mut Guest, streams: u16, megabytes: u32) {
+/// Streams `megabytes` of random bytes in each of `streams` TCP connections, by the card of `to` that has `address`; the
+/// checksums taken on both sides must match.
+pub(crate) fn tcp_arrives_whole(
+    from: &mut Guest,
+    to: &mut Guest,
+    address: &str,
+    streams: u16,
+    megabytes: u32,
+) {
     let limit = secs(120);
-    let sent = from.sh(&format!("stream {megabytes} | md5sum"));
+    // The same bytes each time in one boot.
+    let sum = format!("/tmp/stream{megabytes}.md5");
+    let sent = from.sh(&format!("[ -s {sum} ] || stream {megabytes} | md5sum >{sum}; cat {sum}"));
     for port in ports(streams) {
         let receive = format!("nc -l -p {port} -e sh -c 'md5sum >/tmp/{port}.md5'; cat /tmp/{port}.md5");
         to.spawn(&format!("tcp{port}"), &receive);
@@ -101,7 +122,7 @@ fn tcp_arrives_whole(from: &mut Guest, to: &mut Guest, streams: u16, megabytes: 
     to.sh("usleep 300000");
     let ((), took) = timed(|| {
         for port in ports(streams) {
-            from.spawn(&format!("tcp{port}"), &format!("nc {} {port} -e stream {megabytes}", to.ip()));
+            from.spawn(&format!("tcp{port}"), &format!("nc {address} {port} -e stream {megabytes}"));
         }
         for port in ports(streams) {
             let received = to.finish(&format!("tcp{port}"), limit);
@@ -130,4 +151,6 @@ fn ping_summary_is_read() {
     let count = PingCount::parse(text);
     assert_eq!(count, PingCount { sent: 20, received: 19 });
     assert_eq!(count.lost(), 1);
+    let twice = format!("{text}round-trip min/avg/max = 0.1/0.2/0.3 ms\n{text}");
+    assert_eq!(PingCount::sum(&twice), PingCount { sent: 40, received: 38 });
 }
