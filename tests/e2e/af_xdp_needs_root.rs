@@ -54,17 +54,9 @@ impl Wired {
 fn plug(middle: &Namespace, host: &Namespace, number: usize, queues: usize) {
     let many = format!("numrxqueues {queues} numtxqueues {queues}");
     let peer = format!("peer name eth0 netns {} {many}", host.name());
-    ip(middle, &format!("link add veth{number} {many} type veth {peer}"));
-    ip(host, &format!("address add {}/24 dev eth0", address(number)));
-    ip(host, "link set eth0 up");
-}
-
-/// Runs iproute2's `ip ARGS` inside (busybox's cannot make such interfaces); returns what it wrote.
-fn ip(space: &Namespace, args: &str) -> String {
-    let mut command = Command::new("ip");
-    let output = command.args(["-n", space.name()]).args(args.split(' ')).output().expect("start ip");
-    assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    middle.ip(&format!("link add veth{number} {many} type veth {peer}"));
+    host.ip(&format!("address add {}/24 dev eth0", address(number)));
+    host.ip("link set eth0 up");
 }
 
 fn address(number: usize) -> String {
@@ -121,8 +113,8 @@ fn iperf3_with_the_offloads_that_a_veth_has() {
 fn iperf3_over_several_queues_and_jumbo_frames() {
     let wired = Wired::set_up(2, 2);
     for (i, host) in wired.hosts.iter().enumerate() {
-        ip(&wired.middle, &format!("link set veth{} mtu 9000", i + 1));
-        ip(host, "link set eth0 mtu 9000");
+        wired.middle.ip(&format!("link set veth{} mtu 9000", i + 1));
+        host.ip("link set eth0 mtu 9000");
     }
     let server = serve(&wired.hosts[1]);
     for more in [&["-P", "4"][..], &["-P", "4", "-R"]] {
@@ -149,7 +141,7 @@ fn a_veth_is_unplugged_under_traffic_and_comes_back() {
             (wired.polder.stats().port("h1").rx_packets > wire + 10_000).then_some(())
         });
         let pings = ping_beside(&wired.hosts[2], 2);
-        ip(&wired.middle, "link delete veth1");
+        wired.middle.ip("link delete veth1");
         wait_for("the port to be down", secs(10), || {
             (!wired.polder.stats().port("h1").link_up).then_some(())
         });
@@ -170,11 +162,11 @@ fn a_veth_is_unplugged_under_traffic_and_comes_back() {
 fn a_switch_that_is_killed_leaves_no_program_behind() {
     let wired = Wired::set_up(1, 1);
     let Wired { polder, middle, hosts } = wired;
-    let has_program = || ip(&middle, "link show veth1").contains("prog/xdp");
+    let has_program = || middle.ip("link show veth1").contains("prog/xdp");
     assert!(has_program());
     polder.kill9();
     wait_for("the program to be gone", secs(10), || (!has_program()).then_some(()));
-    ip(&middle, "address add 10.78.0.100/24 dev veth1");
+    middle.ip("address add 10.78.0.100/24 dev veth1");
     let pings = hosts[0].run("ping -q -c 5 -i 0.05 -W 5 10.78.0.100");
     assert_eq!(PingCount::parse(&pings), PingCount { sent: 5, received: 5 });
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::console::{Console, Output};
 use crate::deadline::secs;
 use crate::machine::{guest_file, needs_program};
+use crate::namespace::Namespace;
 use crate::process::Process;
 use crate::qmp::Qmp;
 use crate::undo::{next_number, run_dir};
@@ -38,6 +39,10 @@ pub(crate) struct Spec {
     /// Whether the device has packed rings.
     pub(crate) packed: bool,
     pub(crate) mac: [u8; 6],
+    /// A TAP interface of the host's that a second card is on, if any.
+    pub(crate) tap: Option<String>,
+    /// The QEMU that it runs in.
+    pub(crate) qemu: PathBuf,
 }
 
 impl Spec {
@@ -51,22 +56,43 @@ impl Spec {
             host_mtu: None,
             packed: false,
             mac: [0x52, 0x54, 0, 0, 0, number],
+            tap: None,
+            qemu: PathBuf::from("qemu-system-x86_64"),
         }
     }
 
     fn device(&self) -> Value {
-        let mut device = json!({
-            "driver": "virtio-net-pci", "id": "nic", "netdev": "net", "bus": "rp0", "romfile": "",
-            "mac": self.mac.map(|byte| format!("{byte:02x}")).join(":"),
-        });
+        let mut device = self.card("nic", "net", "rp0", self.mac, self.queue_pairs);
         device["mq"] = json!(self.queue_pairs > 1);
         device["packed"] = json!(self.packed);
-        // One a queue, one for configuration, one for control.
-        device["vectors"] = json!(if msix_works() { 2 * self.queue_pairs + 2 } else { 0 });
         if let Some(mtu) = self.host_mtu {
             device["host_mtu"] = json!(mtu);
         }
         device
+    }
+
+    /// What every card is made of.
+    fn card(&self, id: &str, netdev: &str, bus: &str, mac: [u8; 6], queue_pairs: u16) -> Value {
+        json!({
+            "driver": "virtio-net-pci", "id": id, "netdev": netdev, "bus": bus, "romfile": "",
+            "mac": mac.map(|byte| format!("{byte:02x}")).join(":"),
+            // One a queue, one for configuration, one for control.
+            "vectors": if msix_works(&self.qemu) { 2 * queue_pairs + 2 } else { 0 },
+        })
+    }
+
+    /// The second card, served by QEMU itself.
+    fn add_tap_card(&self, qemu: &mut Command) {
+        let Some(tap) = &self.tap else { return };
+        let mut mac = self.mac;
+        mac[4] = 1;
+        let device = self.card("tapnic", "tap", "rp1", mac, 1);
+        qemu.args(["-netdev", &format!("tap,id=tap,ifname={tap},script=no,downscript=no,vhost=off")]).args([
+            "-device",
+            "pcie-root-port,id=rp1,slot=2",
+            "-device",
+            &device.to_string(),
+        ]);
     }
 
     fn netdev(&self) -> String {
@@ -89,24 +115,31 @@ pub(crate) struct Guest {
 impl Guest {
     /// Starts QEMU and waits for its init.
     pub(crate) fn boot(spec: Spec) -> Self {
-        let mut guest = Self::start(spec);
-        guest.wait_boot();
-        guest
+        Self::boot_all(vec![spec]).pop().expect("one guest")
     }
 
     /// Boots several at once.
     pub(crate) fn boot_all(specs: Vec<Spec>) -> Vec<Self> {
-        let mut guests: Vec<_> = specs.into_iter().map(Self::start).collect();
+        Self::boot_each(specs, |qemu| qemu)
+    }
+
+    /// The same, with their QEMUs inside `space`.
+    pub(crate) fn boot_all_inside(space: &Namespace, specs: Vec<Spec>) -> Vec<Self> {
+        Self::boot_each(specs, |qemu| space.inside(&qemu))
+    }
+
+    fn boot_each(specs: Vec<Spec>, place: impl Fn(Command) -> Command) -> Vec<Self> {
+        let mut guests: Vec<_> = specs.into_iter().map(|spec| Self::start(spec, &place)).collect();
         guests.iter_mut().for_each(Self::wait_boot);
         guests
     }
 
-    fn start(spec: Spec) -> Self {
-        needs_program("qemu-system-x86_64");
+    fn start(spec: Spec, place: impl Fn(Command) -> Command) -> Self {
+        needs_program(&spec.qemu.to_string_lossy());
         let dir = run_dir().join(format!("{}-{}", spec.name, next_number()));
         std::fs::create_dir(&dir).expect("make a folder");
         let console = format!("socket,path={}/console,server=on,wait=off", dir.display());
-        let mut command = qemu_command(&spec, &dir, &console);
+        let mut command = place(qemu_command(&spec, &dir, &console));
         let mut qemu = Process::start(&format!("qemu-{}", spec.name), &mut command);
         qemu.add_log(dir.join("kernel.log"));
         let console = Console::connect(&dir.join("console"));
@@ -186,6 +219,11 @@ impl Guest {
         self.spec.clone()
     }
 
+    /// QEMU's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.qemu.pid()
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         self.qemu.is_running()
     }
@@ -198,8 +236,8 @@ pub(crate) fn ip(number: u8) -> String {
 
 /// Under software emulation QEMU 7.2 dies of a null pointer (`vector_irqfd`, which only KVM sets up) as soon as a guest
 /// starts a vhost-user device with MSI-X; 10.0 does not. There the card gets a plain PCI interrupt.
-fn msix_works() -> bool {
-    let version = Command::new("qemu-system-x86_64").arg("--version").output().expect("start QEMU").stdout;
+fn msix_works(qemu: &Path) -> bool {
+    let version = Command::new(qemu).arg("--version").output().expect("start QEMU").stdout;
     let version = String::from_utf8_lossy(&version).into_owned();
     let major = version
         .split("version ")
@@ -216,7 +254,7 @@ fn accelerator() -> String {
 
 /// QEMU with its sockets and logs in `dir`, and the guest's console on the chardev `console` (without its id).
 pub(crate) fn qemu_command(spec: &Spec, dir: &Path, console: &str) -> Command {
-    let mut qemu = Command::new("qemu-system-x86_64");
+    let mut qemu = Command::new(&spec.qemu);
     qemu.args([
         "-nodefaults",
         "-no-user-config",
@@ -239,6 +277,7 @@ pub(crate) fn qemu_command(spec: &Spec, dir: &Path, console: &str) -> Command {
     .args(["-chardev", &spec.vhost_chardev(), "-netdev", &spec.netdev()])
     // Behind a root port of its own the card can be pulled and put back.
     .args(["-device", "pcie-root-port,id=rp0,slot=1", "-device", &spec.device().to_string()]);
+    spec.add_tap_card(&mut qemu);
     qemu
 }
 

@@ -24,3 +24,9 @@ pub(crate) fn guest_file(name: &str) -> PathBuf {
     assert!(file.exists(), "missing: {}; run scripts/setup", file.display());
     file
 }
+
+/// The newest QEMU that `scripts/setup` leaves here: the NIC lab's, or the machine's own.
+pub(crate) fn newest_qemu() -> PathBuf {
+    let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/e2e/nic/qemu/usr/bin/qemu-system-x86_64");
+    if lab.exists() { lab } else { PathBuf::from("qemu-system-x86_64") }
+}

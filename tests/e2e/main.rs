@@ -8,6 +8,7 @@
 mod af_xdp_needs_root;
 mod card;
 mod console;
+mod cpu_time;
 mod deadline;
 mod guest;
 mod guests_on_one_switch_need_qemu;
@@ -22,6 +23,7 @@ mod reconnect_needs_qemu;
 mod scene;
 mod stats;
 mod tap_needs_root_and_qemu;
+mod tcp_beside_the_bridge_needs_root_and_qemu;
 mod testpmd;
 mod traffic;
 mod undo;

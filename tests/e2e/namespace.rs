@@ -28,9 +28,22 @@ impl Namespace {
 
     /// A command that will run `program` inside.
     pub(crate) fn command(&self, program: &str) -> Command {
+        self.inside(&Command::new(program))
+    }
+
+    /// The same command inside.
+    pub(crate) fn inside(&self, command: &Command) -> Command {
+        let mut inside = Command::new("ip");
+        inside.args(["netns", "exec", &self.name]).arg(command.get_program()).args(command.get_args());
+        inside
+    }
+
+    /// Runs iproute2's `ip ARGS` inside (busybox's cannot make all kinds of interfaces); returns what it wrote.
+    pub(crate) fn ip(&self, args: &str) -> String {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, program]);
-        command
+        let output = command.args(["-n", &self.name]).args(args.split(' ')).output().expect("start ip");
+        assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Runs one line of busybox's shell inside; it must succeed. Returns what it wrote.

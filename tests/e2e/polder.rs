@@ -72,6 +72,10 @@ impl Polder {
         });
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         self.process.is_running()
     }

@@ -60,6 +60,10 @@ impl Process {
         });
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("wait for a child").is_none()
     }

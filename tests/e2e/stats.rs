@@ -14,6 +14,7 @@ pub(crate) struct PortStats {
     pub(crate) name: String,
     pub(crate) link_up: bool,
     pub(crate) rx_packets: u64,
+    pub(crate) rx_bytes: u64,
     pub(crate) tx_packets: u64,
     /// Frames that left more often than they came: one less than the ports a flooded frame was meant for.
     pub(crate) flood_copies: u64,
@@ -46,6 +47,7 @@ impl PortStats {
             name: value["name"].as_str().unwrap_or_else(|| panic!("no name in {value}")).to_owned(),
             link_up: value["link"] == "up",
             rx_packets: count("rx_packets"),
+            rx_bytes: value["rx_bytes"].as_u64().unwrap_or(0),
             tx_packets: count("tx_packets"),
             flood_copies: value["flood_copies"].as_u64().unwrap_or(0),
             drops: drops.iter().map(|(k, v)| (k.clone(), v.as_u64().expect("a count of drops"))).collect(),
