@@ -67,6 +67,32 @@ fn an_idle_lcore_sleeps_and_wakes() {
     assert!(stats.idle_cycles > stats.busy_cycles);
 }
 
+/// Queue n of a port's is turned by the n-th lcore from the port's own on. What stays with one lcore goes through no ring; what
+/// another one owns the receiver of goes through one, that is, is counted by two lcores.
+#[test]
+fn queues_spread_over_lcores_and_a_handover_costs_one_ring() {
+    const PACKETS: u64 = 100;
+    for lcores in 1..=4 {
+        let mut net = Net::new(lcores);
+        let a = net.add("a", lcores, &Placement::default());
+        let b = net.add("b", 1, &Placement::default());
+        b.send(frame(Mac::BROADCAST, mac(2), 0));
+        net.settle();
+        let counted = || net.switch.stats().lcores.iter().map(|l| l.packets).collect::<Vec<_>>();
+        let before = counted();
+        for wire in &a.wires {
+            (0..PACKETS as u32).for_each(|n| wire.send(frame(mac(2), mac(1), n)));
+        }
+        net.settle();
+        let gained: Vec<_> = counted().iter().zip(&before).map(|(now, before)| now - before).collect();
+        let mut expected = vec![PACKETS; lcores];
+        expected[usize::from(b.id.number()) % lcores] += PACKETS * (lcores as u64 - 1);
+        assert_eq!(gained, expected, "{lcores} lcores");
+        assert_eq!(b.received().len() as u64, PACKETS * lcores as u64);
+        net.assert_exact();
+    }
+}
+
 #[test]
 fn spinning_lcores_end_too() {
     let switch = Switch::start(SwitchConfig { idle: IdlePolicy::Spin, ..config(&[(0, None)]) }).unwrap();
