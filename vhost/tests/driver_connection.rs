@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use driver_device::Device;
+use driver_device::split::SplitDevice;
 use vhost::driver::{FrontEnd, FrontEndError, NetHdr, VirtioNet, VirtioNetConfig, VirtioNetError};
 use vhost::wire::message::{Header, Request, flags, protocol};
 use vhost::wire::net::{F_MQ, F_MRG_RXBUF, F_PROTOCOL_FEATURES, F_VERSION_1};
@@ -126,8 +127,8 @@ fn frames_go_through_the_rings_that_were_told() {
     let mut net = VirtioNet::over(front, config).unwrap();
     let ram = net.ram().clone();
     let pair = &net.pairs()[0];
-    let mut tx = Device::new(pair.tx.queue().split_ring().expect("a split ring"), &ram, 0);
-    let mut rx = Device::new(pair.rx.queue().split_ring().expect("a split ring"), &ram, 0);
+    let mut tx = SplitDevice::of(pair.tx.queue(), &ram);
+    let mut rx = SplitDevice::of(pair.rx.queue(), &ram);
     assert!(pair.tx.queue().kicks_sent() == 1 && pair.rx.queue().kicks_sent() >= 1, "a kick starts a ring");
 
     let hdr = NetHdr { flags: 1, gso_type: 1, hdr_len: 54, gso_size: 1448, ..NetHdr::default() };
@@ -138,8 +139,8 @@ fn frames_go_through_the_rings_that_were_told() {
 
     let chain = rx.take().unwrap();
     let len = rx.write(&chain, b"\0\0\0\0\0\0\0\0\0\0\x01\0into the guest");
-    rx.give(chain.head.into(), len as u32);
-    rx.publish(false);
+    rx.give(&chain, len);
+    rx.publish();
     let mut frame = Vec::new();
     let header = net.recv_within(&mut frame, LIMIT).unwrap().expect("one is there");
     assert_eq!((header.num_buffers, frame.as_slice()), (1, b"into the guest".as_slice()));

@@ -7,6 +7,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use driver_device::Device;
+use driver_device::split::SplitDevice;
 use vhost::driver::{GuestRam, Kicks, RamConfig, RingConfig, RxRing, TxRing};
 use vhost::wire::net::{F_MRG_RXBUF, F_VERSION_1};
 
@@ -16,8 +17,8 @@ const SIZE: u16 = 1024;
 struct Rig {
     tx: TxRing,
     rx: RxRing,
-    tx_device: Device,
-    rx_device: Device,
+    tx_device: SplitDevice,
+    rx_device: SplitDevice,
 }
 
 fn rig(kicks: Kicks) -> Rig {
@@ -27,8 +28,8 @@ fn rig(kicks: Kicks) -> Rig {
     let (mut tx, mut rx) = (TxRing::new(&ram, config).unwrap(), RxRing::new(&ram, config).unwrap());
     tx.prepare(|_, _| 64);
     rx.refill();
-    let tx_device = Device::new(tx.queue().split_ring().expect("a split ring"), &ram, 0);
-    let mut rx_device = Device::new(rx.queue().split_ring().expect("a split ring"), &ram, 0);
+    let tx_device = SplitDevice::of(tx.queue(), &ram);
+    let mut rx_device = SplitDevice::of(rx.queue(), &ram);
     // All receive buffers carry a good header from the start; the device need only return them.
     for _ in 0..SIZE {
         let chain = rx_device.take().unwrap();
@@ -39,12 +40,12 @@ fn rig(kicks: Kicks) -> Rig {
 }
 
 /// What a device has to do at the least: look at the index, return everything in order.
-fn return_all(device: &mut Device, len: u32, most: usize) {
+fn return_all(device: &mut SplitDevice, len: u32, most: usize) {
     for _ in 0..most {
         let Some(head) = device.take_head() else { break };
-        device.give(head.into(), len);
+        device.give_entry(head.into(), len);
     }
-    device.publish(false);
+    device.publish();
 }
 
 /// One turn of the driver, both ways. Returns frames received.

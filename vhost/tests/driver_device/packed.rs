@@ -1,39 +1,62 @@
-//! The device side of a packed ring, as the specification tells it.
+//! The device side of a packed ring.
 
-use vhost::driver::{GuestRam, PackedRing};
+use vhost::driver::{GuestRam, PackedRing, Queue};
 use vhost::wire::packed::{
     DESC_F_AVAIL, DESC_F_USED, EVENT_F_DESC, EVENT_F_DISABLE, PackedDesc, Position, need_event,
 };
 use vhost::wire::ring::{DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, DESC_SIZE};
+
+use super::{Chain, Device, Piece};
 
 /// One ring's device.
 #[derive(Debug)]
 pub(crate) struct PackedDevice {
     ring: PackedRing,
     ram: GuestRam,
-    pub(crate) next_avail: Position,
-    pub(crate) next_used: Position,
+    next_avail: Position,
+    next_used: Position,
+    /// Descriptors given since the driver was asked whether it wants a call.
     moved: u32,
 }
 
-/// A chain as the device read it.
-#[derive(Clone, Debug)]
-pub(crate) struct PackedChain {
-    pub(crate) id: u16,
-    /// Descriptors of the ring.
-    pub(crate) descs: u16,
-    pub(crate) pieces: Vec<PackedDesc>,
-    pub(crate) indirect: bool,
+impl PackedDevice {
+    fn table(&self, desc: PackedDesc) -> Vec<PackedDesc> {
+        assert!((desc.len as usize).is_multiple_of(DESC_SIZE) && desc.len > 0);
+        let start = (desc.addr - self.ram.region().gpa) as usize;
+        let table = self.ram.span(start, desc.len as usize);
+        let entry = |at| PackedDesc::from_words(table.load_u64(at), table.load_u64(at + 8));
+        let all: Vec<_> = (0..table.len()).step_by(DESC_SIZE).map(entry).collect();
+        assert!(all.iter().all(|d| d.flags & !DESC_F_WRITE == 0), "§2.8.19: no other flag in a table");
+        all
+    }
+
+    /// Gives back a buffer of `id`, whose chain had `descs` descriptors.
+    pub(crate) fn give_desc(&mut self, id: u16, len: u32, descs: u16) {
+        let at = self.next_used;
+        let used = PackedDesc { addr: 0, len, id, flags: at.used_flags() };
+        self.ring.set_desc_but_flags(at.at, used);
+        self.ring.set_flags(at.at, used.flags);
+        self.next_used = at.after(descs, self.ring.size());
+        self.moved += u32::from(descs);
+    }
+
+    /// Says when kicks are wanted.
+    pub(crate) fn set_event(&self, flags: u16, at: Position) {
+        self.ring.device.store_u32(0, u32::from(at.to_bits()) | u32::from(flags) << 16);
+    }
 }
 
-impl PackedDevice {
-    pub(crate) fn new(ring: &PackedRing, ram: &GuestRam, base: u32) -> Self {
-        let at = Position::of_base(base);
+impl Device for PackedDevice {
+    fn of(queue: &Queue, ram: &GuestRam) -> Self {
+        let (ring, at) = (queue.packed_ring().expect("a packed ring"), Position::of_base(queue.base()));
         Self { ring: ring.clone(), ram: ram.clone(), next_avail: at, next_used: at, moved: 0 }
     }
 
-    /// The next chain, if there is one.
-    pub(crate) fn take(&mut self) -> Option<PackedChain> {
+    fn ram(&self) -> &GuestRam {
+        &self.ram
+    }
+
+    fn take(&mut self) -> Option<Chain> {
         let is_available = |desc: PackedDesc, at: Position| {
             desc.flags & (DESC_F_AVAIL | DESC_F_USED) == at.available_flags()
         };
@@ -57,56 +80,20 @@ impl PackedDevice {
             assert_eq!(descs, 1);
             pieces = self.table(last);
         }
-        Some(PackedChain { id: last.id, descs, pieces, indirect })
+        let piece = |desc: &PackedDesc| Piece { addr: desc.addr, len: desc.len, flags: desc.flags };
+        Some(Chain { id: last.id, descs, pieces: pieces.iter().map(piece).collect(), indirect })
     }
 
-    fn table(&self, desc: PackedDesc) -> Vec<PackedDesc> {
-        assert!((desc.len as usize).is_multiple_of(DESC_SIZE) && desc.len > 0);
-        let start = (desc.addr - self.ram.region().gpa) as usize;
-        let table = self.ram.span(start, desc.len as usize);
-        let entry = |at| PackedDesc::from_words(table.load_u64(at), table.load_u64(at + 8));
-        let all: Vec<_> = (0..table.len()).step_by(DESC_SIZE).map(entry).collect();
-        assert!(all.iter().all(|d| d.flags & !DESC_F_WRITE == 0), "§2.8.19: no other flag in a table");
-        all
+    fn give(&mut self, chain: &Chain, len: usize) {
+        self.give_desc(chain.id, len as u32, chain.descs);
     }
 
-    /// All bytes of a chain that the device may read.
-    pub(crate) fn read(&self, chain: &PackedChain) -> Vec<u8> {
-        let mut all = Vec::new();
-        for desc in &chain.pieces {
-            assert_eq!(desc.flags & DESC_F_WRITE, 0, "a writable piece on a transmit ring");
-            let mut bytes = vec![0; desc.len as usize];
-            self.ram.span((desc.addr - self.ram.region().gpa) as usize, bytes.len()).read(0, &mut bytes);
-            all.extend(bytes);
-        }
-        all
+    fn give_batch(&mut self, chains: &[Chain]) {
+        self.give_desc(chains[chains.len() - 1].id, 0, chains.iter().map(|chain| chain.descs).sum());
     }
 
-    /// Writes as much of `bytes` into a chain as it holds; returns how much that was.
-    pub(crate) fn write(&self, chain: &PackedChain, bytes: &[u8]) -> usize {
-        let mut done = 0;
-        for desc in &chain.pieces {
-            assert_ne!(desc.flags & DESC_F_WRITE, 0, "a read-only piece on a receive ring");
-            let now = (desc.len as usize).min(bytes.len() - done);
-            let span = self.ram.span((desc.addr - self.ram.region().gpa) as usize, desc.len as usize);
-            span.write(0, &bytes[done..done + now]);
-            done += now;
-        }
-        done
-    }
-
-    /// Gives back a buffer of `id`, whose chain had `descs` descriptors.
-    pub(crate) fn give(&mut self, id: u16, len: u32, descs: u16) {
-        let at = self.next_used;
-        let used = PackedDesc { addr: 0, len, id, flags: at.used_flags() };
-        self.ring.set_desc_but_flags(at.at, used);
-        self.ring.set_flags(at.at, used.flags);
-        self.next_used = at.after(descs, self.ring.size());
-        self.moved += u32::from(descs);
-    }
-
-    /// Whether the driver wants a call for what was given since the last question.
-    pub(crate) fn is_call_wanted(&mut self) -> bool {
+    /// What was given is seen at once.
+    fn publish(&mut self) -> bool {
         let word = self.ring.driver.load_u32(0);
         let moved = core::mem::take(&mut self.moved);
         match (word >> 16) as u16 {
@@ -117,10 +104,5 @@ impl PackedDevice {
             }
             _ => true,
         }
-    }
-
-    /// Says when kicks are wanted.
-    pub(crate) fn set_event(&self, flags: u16, at: Position) {
-        self.ring.device.store_u32(0, u32::from(at.to_bits()) | u32::from(flags) << 16);
     }
 }
