@@ -66,7 +66,7 @@ impl DaemonMethods {
     }
 
     fn fdb_flush(&self) -> Answer {
-        Ok(json!({"flushed": self.plane.switch().fdb().flush()}))
+        Ok(json!({"flushed": self.plane.view().fdb().flush()}))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mbuf::Mempool;
 use pmd::{Port, PortError, QueueEnv};
-use vswitch::{FdbConfig, IdlePolicy, LcoreConfig, PortId, Switch, SwitchConfig, SwitchError};
+use vswitch::{FdbConfig, IdlePolicy, LcoreConfig, PortId, Switch, SwitchConfig, SwitchError, View};
 
 use super::make::make;
 use super::memory::make_pool;
@@ -17,14 +17,16 @@ use crate::settings::{Hugepages, Poll, PortName, PortSetting, PortSpec, Settings
 
 /// A switch and its ports.
 pub(crate) struct Plane {
-    /// Held while lcores are waited for, which has a limit.
+    /// Held while lcores are waited for, which has a limit: by whoever adds or removes a port, and nobody else.
     switch: Mutex<Switch>,
+    /// For those who only look.
+    view: View,
     pool: &'static Mempool,
-    /// Taken before `switch` where both are needed; never taken while `switch` is held.
+    /// Never held while `switch` is waited for, nor the other way round.
     ports: Mutex<BTreeMap<PortName, Entry>>,
     /// Held by whoever adds or removes a port: one at a time.
     changing: Mutex<()>,
-    /// How many want cycles counted by stage just now. Taken before `switch`.
+    /// How many want cycles counted by stage just now.
     pub(super) measuring: Mutex<u32>,
     started: Instant,
 }
@@ -72,6 +74,7 @@ impl Plane {
             _ => Failure::runtime(e),
         })?;
         Ok(Self {
+            view: switch.view().clone(),
             switch: Mutex::new(switch),
             pool: make_pool(settings.memory, hugepages)?,
             ports: Mutex::default(),
@@ -81,8 +84,13 @@ impl Plane {
         })
     }
 
-    /// The switch. Not to be held for long.
-    pub(crate) fn switch(&self) -> MutexGuard<'_, Switch> {
+    /// What can be read of the switch. Waits for nobody.
+    pub(crate) fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The switch, to be changed.
+    fn switch(&self) -> MutexGuard<'_, Switch> {
         self.switch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -185,5 +193,48 @@ fn fdb_config(setting: SwitchSetting) -> FdbConfig {
         age: setting.mac_ageing_s.map_or(default.age, |s| Duration::from_secs(s.into())),
         port_quota: setting.mac_quota.map(|n| n as usize).or(default.port_quota),
         ..default
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::super::snapshot;
+    use super::*;
+    use crate::settings::{MemorySize, allowed_cpus};
+
+    /// With one port and little memory.
+    pub(crate) fn plane() -> Plane {
+        let settings = Settings {
+            ports: vec!["a=null".parse().unwrap()],
+            cpus: allowed_cpus().into_iter().take(1).collect(),
+            switch: SwitchSetting::default(),
+            memory: "8M".parse::<MemorySize>().unwrap(),
+            hugepages: Hugepages::Off,
+            control: None,
+        };
+        let plane = Plane::start(&settings, Hugepages::Off).unwrap();
+        plane.add(&settings.ports[0]).unwrap();
+        plane
+    }
+
+    #[test]
+    fn who_only_looks_does_not_wait_for_who_changes() {
+        let plane = plane();
+        let (answer, answered) = channel();
+        std::thread::scope(|scope| {
+            // As one that removes a port holds them while an lcore does not answer.
+            let changing = (plane.change(), plane.switch());
+            let plane = &plane;
+            scope.spawn(move || {
+                let seen = (snapshot::stats(plane).ports.len(), snapshot::ports(plane, None).len());
+                answer.send((seen, snapshot::fdb(plane).len(), plane.view().stages().len())).unwrap();
+            });
+            let seen = answered.recv_timeout(Duration::from_secs(5));
+            drop(changing);
+            assert_eq!(seen, Ok(((1, 1), 0, 1)));
+        });
+        plane.remove_all();
     }
 }

@@ -15,7 +15,7 @@ use crate::settings::PortName;
 pub(crate) fn stats(plane: &Plane) -> Stats {
     // The switch is asked under the table's lock: no port may go between the two looks.
     let ports = plane.ports();
-    let counted = plane.switch().stats();
+    let counted = plane.view().stats();
     let of = |entry: &Entry| counted.ports.iter().find(|p| p.id == entry.id).map(|p| &p.totals);
     let ports = ports.iter().filter_map(|(name, entry)| Some(port_stats(name, entry, of(entry)?))).collect();
     let lcores = counted.lcores.iter().map(lcore_stats).collect();
@@ -63,8 +63,8 @@ pub(crate) fn fdb(plane: &Plane) -> Vec<FdbEntry> {
             age_s: e.age_s.into(),
         })
     };
-    let switch = plane.switch();
-    let mut list: Vec<_> = switch.fdb().list(switch.now_s()).into_iter().filter_map(shape).collect();
+    let view = plane.view();
+    let mut list: Vec<_> = view.fdb().list(view.now_s()).into_iter().filter_map(shape).collect();
     list.sort_by(|a, b| (a.vlan, &a.mac).cmp(&(b.vlan, &b.mac)));
     list
 }

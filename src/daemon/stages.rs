@@ -25,7 +25,7 @@ impl<'p> Measuring<'p> {
         let before = *wanted;
         change(&mut wanted);
         if (before == 0) != (*wanted == 0) {
-            plane.switch().set_stages(*wanted != 0);
+            plane.view().set_stages(*wanted != 0);
         }
     }
 }
@@ -40,9 +40,9 @@ impl Drop for Measuring<'_> {
 pub(super) fn measure(plane: &Plane, span: Duration) -> Stages {
     let (earlier, now, seconds) = {
         let _on = Measuring::start(plane);
-        let (earlier, start) = (plane.switch().stages(), Instant::now());
+        let (earlier, start) = (plane.view().stages(), Instant::now());
         thread::sleep(span);
-        (earlier, plane.switch().stages(), start.elapsed().as_secs_f64())
+        (earlier, plane.view().stages(), start.elapsed().as_secs_f64())
     };
     let lcores = now.into_iter().zip(&earlier).map(|(now, then)| lcore(plane, &now.since(then))).collect();
     Stages { seconds, lcores }
@@ -82,26 +82,12 @@ fn named(plane: &Plane, stage: Stage) -> (String, Option<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{Hugepages, MemorySize, Settings, SwitchSetting, allowed_cpus};
-
-    fn plane() -> Plane {
-        let settings = Settings {
-            ports: vec!["a=null".parse().unwrap()],
-            cpus: allowed_cpus().into_iter().take(1).collect(),
-            switch: SwitchSetting::default(),
-            memory: "8M".parse::<MemorySize>().unwrap(),
-            hugepages: Hugepages::Off,
-            control: None,
-        };
-        let plane = Plane::start(&settings, Hugepages::Off).unwrap();
-        plane.add(&settings.ports[0]).unwrap();
-        plane
-    }
+    use crate::daemon::plane::tests::plane;
 
     /// Whether the lcore counts; it has turned over before that is looked at.
     fn counts(plane: &Plane) -> bool {
-        let polls = || plane.switch().stats().lcores[0].polls;
-        let visits = || plane.switch().stages()[0].count(Stage::Empty).times;
+        let polls = || plane.view().stats().lcores[0].polls;
+        let visits = || plane.view().stages()[0].count(Stage::Empty).times;
         let turn = || {
             let before = polls();
             while polls() < before + 3 {

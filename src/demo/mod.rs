@@ -46,7 +46,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
     let ways = traffic.finish()?;
     let after = stats(&plane);
     plane.remove_all();
-    let unaccounted = plane.switch().stats().totals().unaccounted();
+    let unaccounted = plane.view().stats().totals().unaccounted();
     let summary = Summary {
         cpus: (switch_cpu, guest_cpu),
         size: args.size,

@@ -67,12 +67,28 @@ pub(crate) struct Common {
     pub(crate) clock: Clock,
 }
 
-/// The control path's end of an lcore.
-pub(crate) struct Lcore {
+/// The control path's end of an lcore: its numbers, and the way to tell it something.
+#[derive(Clone)]
+pub(crate) struct LcoreEnd {
     pub(crate) config: LcoreConfig,
     pub(crate) tally: Arc<CachePadded<LcoreTally>>,
     pub(crate) bell: Arc<Doorbell>,
     mailbox: Arc<Mailbox<Command>>,
+    thread: Thread,
+}
+
+impl LcoreEnd {
+    /// Puts a command into its mailbox and wakes it.
+    pub(crate) fn post(&self, command: Command) {
+        self.mailbox.post(command);
+        self.bell.ring();
+        self.thread.unpark();
+    }
+}
+
+/// An lcore, as the switch has it.
+pub(crate) struct Lcore {
+    pub(crate) end: LcoreEnd,
     thread: JoinHandle<()>,
 }
 
@@ -99,14 +115,8 @@ impl Lcore {
         let name = format!("lcore{}", config.id);
         let thread = std::thread::Builder::new().name(name).spawn(body).map_err(SwitchError::Thread)?;
         started.recv().unwrap_or(Err(SwitchError::LcoreDied(config.id)))?;
-        Ok(Self { config: config.clone(), tally, bell, mailbox, thread })
-    }
-
-    /// Puts a command into its mailbox and wakes it.
-    pub(crate) fn post(&self, command: Command) {
-        self.mailbox.post(command);
-        self.bell.ring();
-        self.thread().unpark();
+        let (config, unparks) = (config.clone(), thread.thread().clone());
+        Ok(Self { end: LcoreEnd { config, tally, bell, mailbox, thread: unparks }, thread })
     }
 
     /// Waits for its answer.
@@ -118,18 +128,18 @@ impl Lcore {
                 return Ok(answer);
             }
             if self.thread.is_finished() {
-                return Err(SwitchError::LcoreDied(self.config.id));
+                return Err(SwitchError::LcoreDied(self.end.config.id));
             }
             waited += LOOK;
             if waited >= patience {
-                return Err(SwitchError::NotQuiescing(self.config.id, patience));
+                return Err(SwitchError::NotQuiescing(self.end.config.id, patience));
             }
         }
     }
 
     /// Asks it to end, and waits for that as long as it seems to run.
     pub(crate) fn stop(self, patience: Duration) {
-        self.post(Command::Stop);
+        self.end.post(Command::Stop);
         let end = std::time::Instant::now() + patience;
         while !self.thread.is_finished() && std::time::Instant::now() < end {
             std::thread::sleep(Duration::from_micros(200));
@@ -138,10 +148,6 @@ impl Lcore {
             // A panic was reported when it happened; there is nothing left to do about it.
             drop(self.thread.join());
         }
-    }
-
-    fn thread(&self) -> &Thread {
-        self.thread.thread()
     }
 }
 

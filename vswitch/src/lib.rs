@@ -53,6 +53,7 @@ mod stats;
 mod switch;
 mod timer;
 mod verdict;
+mod view;
 
 pub use clock::Clock;
 pub use cpu::cycles_per_us;
@@ -66,3 +67,4 @@ pub use stages::{LcoreStages, Stage, StageCount};
 pub use stats::{LcoreStats, PortStats, SwitchStats, Totals};
 pub use switch::{IdlePolicy, LcoreConfig, Placement, Switch, SwitchConfig};
 pub use timer::{TimerId, TimerWheel, WheelFull};
+pub use view::View;

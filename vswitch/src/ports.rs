@@ -1,21 +1,19 @@
 //! The ports that there are: numbers, names, generations. Control path alone.
 
-use std::sync::mpsc::Receiver;
-
 use pmd::PortCounters;
 
-use crate::lcore::Parts;
 use crate::stats::Totals;
 use crate::{MAX_PORTS, PortId, SwitchError};
 
 /// How far a port is.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     /// It has a number.
     Reserved,
     /// Its halves are with the lcores.
     Attached,
-    /// Its halves are on their way home: what has come, and from which lcores more is to come.
-    Leaving { home: Parts, pending: Vec<(usize, Receiver<Parts>)> },
+    /// Its halves are on their way home.
+    Leaving,
 }
 
 pub(crate) struct PortRecord {
@@ -49,7 +47,7 @@ impl PortRecord {
         PortInfo {
             id: self.id,
             name: self.name.clone(),
-            attached: matches!(self.state, State::Attached),
+            attached: self.state == State::Attached,
             rx_queues: self.rx_queues,
             tx_queues: self.tx_queues,
         }

@@ -1,7 +1,8 @@
 //! The control path: lcores are started, ports come and go, numbers are read.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use pmd::{PortCounters, Queues, RxQueue, TxQueue};
@@ -11,10 +12,10 @@ use crate::fdb::{Fdb, FdbConfig};
 use crate::forward::Input;
 use crate::lcore::{Command, Common, Lcore, Parts};
 use crate::output::{HANDOVER_CAPACITY, Handover, Inlet, Output, TxSlot};
-use crate::ports::{PortInfo, Ports, State};
+use crate::ports::{PortInfo, PortRecord, State};
 use crate::stages::LcoreStages;
-use crate::stats::{LcoreStats, LcoreTally, PortStats, SwitchStats, Totals, fdb_stats};
-use crate::{Clock, PortId, SwitchError, cpu};
+use crate::stats::SwitchStats;
+use crate::{Clock, PortId, SwitchError, View, cpu};
 
 /// How long the control path waits for an lcore, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -62,13 +63,23 @@ pub struct Placement {
 
 /// A learning switch and its lcores. Dropping it ends the lcores' threads, and with them the queues they hold.
 pub struct Switch {
-    lcores: Vec<Lcore>,
-    ports: Ports,
-    fdb: Arc<Fdb>,
-    removed: Totals,
-    clock: Clock,
-    cycles_per_us: u64,
+    lcores: Lcores,
+    view: View,
+    /// Of the ports that are leaving.
+    leaving: BTreeMap<PortId, Leaving>,
+}
+
+/// The lcores, which end when it is dropped.
+struct Lcores {
+    all: Vec<Lcore>,
     patience: Duration,
+}
+
+/// A port's halves on their way home: what has come, and from which lcores more is to come.
+#[derive(Default)]
+struct Leaving {
+    home: Parts,
+    pending: Vec<(usize, Receiver<Parts>)>,
 }
 
 impl Switch {
@@ -81,19 +92,18 @@ impl Switch {
         let fdb = Arc::new(Fdb::new(&config.fdb)?);
         let clock = config.clock;
         let common = Common { fdb: Arc::clone(&fdb), idle: config.idle, clock: clock.clone() };
-        let cycles_per_us = cpu::cycles_per_us();
-        let (lcores, ports) = (Vec::with_capacity(config.lcores.len()), Ports::default());
-        let mut switch =
-            Self { lcores, ports, fdb, removed: Totals::default(), clock, cycles_per_us, patience: PATIENCE };
+        let mut lcores = Lcores { all: Vec::with_capacity(config.lcores.len()), patience: PATIENCE };
         for (at, lcore) in config.lcores.iter().enumerate() {
-            switch.lcores.push(Lcore::start(lcore, &common, at == 0)?);
+            lcores.all.push(Lcore::start(lcore, &common, at == 0)?);
         }
-        Ok(switch)
+        let ends = lcores.all.iter().map(|lcore| lcore.end.clone()).collect();
+        let view = View::new(ends, fdb, clock, cpu::cycles_per_us());
+        Ok(Self { lcores, view, leaving: BTreeMap::new() })
     }
 
     /// How long to wait for an lcore before an error says which one does not answer; 10 s at first.
     pub fn set_patience(&mut self, patience: Duration) {
-        self.patience = patience;
+        self.lcores.patience = patience;
     }
 
     /// Gives a new port its id; its number is for [`pmd::QueueEnv::port`]. [`attach`](Self::attach) comes next, or
@@ -102,8 +112,7 @@ impl Switch {
     /// # Errors
     /// The name is taken, or all numbers are.
     pub fn reserve_port(&mut self, name: &str) -> Result<PortId, SwitchError> {
-        let tallies = || self.lcores.iter().map(|l| &**l.tally);
-        self.ports.reserve(name, |number| Totals::of_switch(number, tallies()))
+        self.view.table().ports.reserve(name, |number| self.view.of_number(number))
     }
 
     /// Gives a port's halves to the lcores: packets flow.
@@ -126,17 +135,18 @@ impl Switch {
         counters: PortCounters,
         placement: &Placement,
     ) -> Result<(), SwitchError> {
-        match self.ports.get_mut(id)?.state {
+        match self.state(id)? {
             State::Reserved => {}
             State::Attached => return Err(SwitchError::AlreadyAttached(id)),
-            State::Leaving { .. } => return Err(SwitchError::Leaving(id)),
+            State::Leaving => return Err(SwitchError::Leaving(id)),
         }
         let places = self.places(id, placement)?;
         let (rx_queues, tx_queues) = (queues.rx.len(), queues.tx.len());
         let outputs = self.make_outputs(id, queues.tx, &places)?;
-        let port = self.ports.get_mut(id)?;
-        (port.rx_queues, port.tx_queues, port.counters) = (rx_queues, tx_queues, counters);
-        port.state = State::Attached;
+        self.change(id, |port| {
+            (port.rx_queues, port.tx_queues, port.counters) = (rx_queues, tx_queues, counters);
+            port.state = State::Attached;
+        })?;
         // Each lcore knows the way to the port before any can learn that somebody is behind it.
         let known = self.post_outputs(id, outputs);
         let polled = self.post_inputs(id, queues.rx, &places);
@@ -150,67 +160,59 @@ impl Switch {
     /// There is no such port. With [`SwitchError::NotQuiescing`] the port stays, attached to nothing but that lcore: ask again.
     pub fn remove_port(&mut self, id: PortId) -> Result<Queues, SwitchError> {
         self.begin_leaving(id)?;
-        let port = self.ports.get_mut(id)?;
-        let mut home = Parts::default();
-        if let State::Leaving { home: so_far, pending } = &mut port.state {
-            while let Some((at, answer)) = pending.last() {
-                let lcore = &self.lcores[*at];
-                so_far.add(lcore.answer(answer, self.patience)?);
-                pending.pop();
-            }
-            home = std::mem::take(so_far);
-        }
+        self.wait_for_leaving(id)?;
+        let mut home = self.leaving.remove(&id).unwrap_or_default().home;
         // No lcore can learn of it any more; before this, its number must not be used again.
-        self.fdb.flush_port(id);
-        self.retire(id, &mut home);
+        self.fdb().flush_port(id);
+        self.view.retire(id, home.drain_inlets());
         Ok(home.into_queues())
     }
 
-    /// The ports there are, by number.
+    /// What can be read of it also by whoever does not have the switch itself, while somebody attaches or removes a port.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// [`View::ports`]
     #[must_use]
     pub fn ports(&self) -> Vec<PortInfo> {
-        self.ports.iter().map(super::ports::PortRecord::info).collect()
+        self.view.ports()
     }
 
-    /// The port of this name.
+    /// [`View::port_by_name`]
     #[must_use]
     pub fn port_by_name(&self, name: &str) -> Option<PortId> {
-        self.ports.iter().find(|p| p.name == name).map(|p| p.id)
+        self.view.port_by_name(name)
     }
 
-    /// The forwarding database: list, flush, static entries.
+    /// [`View::fdb`]
     #[must_use]
     pub fn fdb(&self) -> &Arc<Fdb> {
-        &self.fdb
+        self.view.fdb()
     }
 
-    /// The second that ages in the FDB count from, for [`Fdb::list`].
+    /// [`View::now_s`]
     #[must_use]
     pub fn now_s(&self) -> u32 {
-        (self.clock.now_ns() / 1_000_000_000) as u32 + 1
+        self.view.now_s()
     }
 
-    /// All numbers. They agree when nothing flows.
+    /// [`View::stats`]
     #[must_use]
     pub fn stats(&self) -> SwitchStats {
-        SwitchStats {
-            ports: self.ports.iter().map(|p| self.port_stats(p)).collect(),
-            removed: self.removed.clone(),
-            lcores: self.lcores.iter().map(|l| self.lcore_stats(l)).collect(),
-            fdb: fdb_stats(self.fdb.stats(), self.tallies()),
-        }
+        self.view.stats()
     }
 
-    /// Has all lcores count their cycles by stage from now on, or stop that. Costs nothing as long as it is off, and some
-    /// twenty cycles for each stage of a burst while it is on. Does not wait for the lcores: each turns over between two turns.
+    /// [`View::set_stages`]
     pub fn set_stages(&self, on: bool) {
-        self.lcores.iter().for_each(|lcore| lcore.post(Command::SetStages(on)));
+        self.view.set_stages(on);
     }
 
-    /// What was counted by stage whenever that was on; a difference of two looks is what counts.
+    /// [`View::stages`]
     #[must_use]
     pub fn stages(&self) -> Vec<LcoreStages> {
-        self.lcores.iter().map(|lcore| lcore.tally.stages.read(lcore.config.id)).collect()
+        self.view.stages()
     }
 
     /// Takes all ports out and ends the lcores.
@@ -218,8 +220,19 @@ impl Switch {
     /// # Errors
     /// An lcore that does not answer; its queues are lost with it, and those of the ports not yet taken out.
     pub fn stop(mut self) -> Result<Vec<(PortId, Queues)>, SwitchError> {
-        let ids: Vec<_> = self.ports.iter().map(|p| p.id).collect();
+        let ids: Vec<_> = self.ports().into_iter().map(|p| p.id).collect();
         ids.into_iter().map(|id| self.remove_port(id).map(|queues| (id, queues))).collect()
+    }
+}
+
+/// The table, a moment at a time.
+impl Switch {
+    fn state(&self, id: PortId) -> Result<State, SwitchError> {
+        self.change(id, |port| port.state)
+    }
+
+    fn change<T>(&self, id: PortId, what: impl FnOnce(&mut PortRecord) -> T) -> Result<T, SwitchError> {
+        self.view.table().ports.get_mut(id).map(what)
     }
 }
 
@@ -227,12 +240,12 @@ impl Switch {
 impl Switch {
     /// For each queue in turn the lcore's place in the list, as often as there are any.
     fn places(&self, id: PortId, placement: &Placement) -> Result<Vec<usize>, SwitchError> {
-        let all = self.lcores.len();
+        let all = self.lcores.all.len();
         if placement.lcores.is_empty() {
             return Ok((0..all).map(|at| (at + usize::from(id.number())) % all).collect());
         }
         let place = |wanted: &usize| {
-            let at = self.lcores.iter().position(|l| l.config.id == *wanted);
+            let at = self.lcores.all.iter().position(|l| l.end.config.id == *wanted);
             at.ok_or(SwitchError::NoSuchLcore(*wanted))
         };
         placement.lcores.iter().map(place).collect()
@@ -246,7 +259,7 @@ impl Switch {
         queues: Vec<Box<dyn TxQueue>>,
         places: &[usize],
     ) -> Result<Vec<(Output, Vec<Inlet>)>, SwitchError> {
-        let mut txs: Vec<Vec<TxSlot>> = self.lcores.iter().map(|_| Vec::new()).collect();
+        let mut txs: Vec<Vec<TxSlot>> = self.lcores.all.iter().map(|_| Vec::new()).collect();
         let owner = (!queues.is_empty()).then_some(places[0]);
         for (number, queue) in queues.into_iter().enumerate() {
             txs[places[number % places.len()]].push(TxSlot::new(number, queue));
@@ -258,7 +271,7 @@ impl Switch {
             if let Some(owner) = owner.filter(|owner| *owner != at) {
                 let (to, from) = ring::spsc::channel(Capacity::PowerOfTwo(HANDOVER_CAPACITY))?;
                 inlets.push(Inlet { number: id.number(), ring: from });
-                handover = Some(Handover::new(to, Arc::clone(&self.lcores[owner].bell)));
+                handover = Some(Handover::new(to, Arc::clone(&self.lcores.all[owner].end.bell)));
             }
             outputs.push((Output::new(id.number(), txs, handover), Vec::new()));
         }
@@ -270,12 +283,17 @@ impl Switch {
 
     fn post_outputs(&self, id: PortId, outputs: Vec<(Output, Vec<Inlet>)>) -> Result<(), SwitchError> {
         let mut answers = Vec::new();
-        for (lcore, (output, inlets)) in self.lcores.iter().zip(outputs) {
+        for (lcore, (output, inlets)) in self.lcores.all.iter().zip(outputs) {
             let (done, answer) = channel();
-            lcore.post(Command::AddOutput { number: id.number(), output: Box::new(output), inlets, done });
+            lcore.end.post(Command::AddOutput {
+                number: id.number(),
+                output: Box::new(output),
+                inlets,
+                done,
+            });
             answers.push((lcore, answer));
         }
-        answers.iter().try_for_each(|(lcore, answer)| lcore.answer(answer, self.patience))
+        answers.iter().try_for_each(|(lcore, answer)| lcore.answer(answer, self.lcores.patience))
     }
 
     fn post_inputs(
@@ -284,17 +302,17 @@ impl Switch {
         queues: Vec<Box<dyn RxQueue>>,
         places: &[usize],
     ) -> Result<(), SwitchError> {
-        let mut inputs: Vec<Vec<Input>> = self.lcores.iter().map(|_| Vec::new()).collect();
+        let mut inputs: Vec<Vec<Input>> = self.lcores.all.iter().map(|_| Vec::new()).collect();
         for (number, queue) in queues.into_iter().enumerate() {
             inputs[places[number % places.len()]].push(Input::new(id, number, queue));
         }
         let mut answers = Vec::new();
-        for (lcore, inputs) in self.lcores.iter().zip(inputs).filter(|(_, inputs)| !inputs.is_empty()) {
+        for (lcore, inputs) in self.lcores.all.iter().zip(inputs).filter(|(_, inputs)| !inputs.is_empty()) {
             let (done, answer) = channel();
-            lcore.post(Command::AddInputs { inputs, done });
+            lcore.end.post(Command::AddInputs { inputs, done });
             answers.push((lcore, answer));
         }
-        answers.iter().try_for_each(|(lcore, answer)| lcore.answer(answer, self.patience))
+        answers.iter().try_for_each(|(lcore, answer)| lcore.answer(answer, self.lcores.patience))
     }
 }
 
@@ -302,59 +320,34 @@ impl Switch {
 impl Switch {
     /// Tells all lcores to give the port up, unless they were told before.
     fn begin_leaving(&mut self, id: PortId) -> Result<(), SwitchError> {
-        let port = self.ports.get_mut(id)?;
-        if !matches!(port.state, State::Attached) {
+        if self.state(id)? != State::Attached {
             return Ok(());
         }
-        let mut pending = Vec::new();
-        for (at, lcore) in self.lcores.iter().enumerate() {
+        let mut leaving = Leaving::default();
+        for (at, lcore) in self.lcores.all.iter().enumerate() {
             let (parts, answer) = channel();
-            lcore.post(Command::Detach { number: id.number(), parts });
-            pending.push((at, answer));
+            lcore.end.post(Command::Detach { number: id.number(), parts });
+            leaving.pending.push((at, answer));
         }
-        port.state = State::Leaving { home: Parts::default(), pending };
+        self.leaving.insert(id, leaving);
+        self.change(id, |port| port.state = State::Leaving)
+    }
+
+    /// Waits until all its halves have come home, as far as the lcores answer. Nobody who looks is held up by this.
+    fn wait_for_leaving(&mut self, id: PortId) -> Result<(), SwitchError> {
+        let Some(leaving) = self.leaving.get_mut(&id) else { return Ok(()) };
+        while let Some((at, answer)) = leaving.pending.last() {
+            let lcore = &self.lcores.all[*at];
+            leaving.home.add(lcore.answer(answer, self.lcores.patience)?);
+            leaving.pending.pop();
+        }
         Ok(())
     }
-
-    /// Frees the number. What the port counted, and what was still on its way to it, stays in the sums.
-    fn retire(&mut self, id: PortId, home: &mut Parts) {
-        let lost = home.drain_inlets();
-        let Some(port) = self.ports.free(id) else { return };
-        let totals = self.port_stats(&port).totals;
-        self.removed.add(&totals);
-        self.removed.drops[pmd::DropReason::PortRemoved as usize] += lost;
-    }
 }
 
-/// Numbers.
-impl Switch {
-    fn tallies(&self) -> impl Iterator<Item = &LcoreTally> {
-        self.lcores.iter().map(|l| &**l.tally)
-    }
-
-    fn port_stats(&self, port: &crate::ports::PortRecord) -> PortStats {
-        let by_switch = Totals::of_switch(port.id.number(), self.tallies()).since(&port.baseline);
-        let mut totals = by_switch.clone();
-        totals.add_queues(&port.counters);
-        PortStats { id: port.id, name: port.name.clone(), totals, by_switch }
-    }
-
-    fn lcore_stats(&self, lcore: &Lcore) -> LcoreStats {
-        let cycles = |ns: u64| (u128::from(ns) * u128::from(self.cycles_per_us) / 1000) as u64;
-        LcoreStats {
-            id: lcore.config.id,
-            cpu: lcore.config.cpu,
-            polls: lcore.tally.polls.get(),
-            packets: lcore.tally.packets.get(),
-            busy_cycles: cycles(lcore.tally.busy_ns.get()),
-            idle_cycles: cycles(lcore.tally.idle_ns.get()),
-        }
-    }
-}
-
-impl Drop for Switch {
+impl Drop for Lcores {
     fn drop(&mut self) {
-        for lcore in self.lcores.drain(..) {
+        for lcore in self.all.drain(..) {
             lcore.stop(self.patience);
         }
     }

@@ -132,3 +132,39 @@ fn s20_an_lcore_that_stands_still_is_named() {
     net.settle();
     net.assert_exact();
 }
+
+#[test]
+fn who_only_looks_does_not_wait_for_an_lcore() {
+    let mut net = Net::new(1);
+    net.add("a", 1, &Placement::default());
+    let stuck = net.add("b", 1, &Placement::default());
+    let wire = stuck.wires[0].clone();
+    let held = wire.hold();
+    net.ports[0].send(frame(Mac::BROADCAST, mac(1), 0));
+    while net.ports[0].wires[0].waiting() > 0 {
+        std::thread::yield_now();
+    }
+    let view = net.switch.view().clone();
+    let remover = std::thread::spawn(move || {
+        let home = net.switch.remove_port(stuck.id);
+        (net, home)
+    });
+    let start = Instant::now();
+    while view.ports().iter().any(|p| p.id == stuck.id && p.attached) {
+        assert!(start.elapsed() < Duration::from_secs(5), "the removal never began");
+        std::thread::yield_now();
+    }
+    let stats = view.stats();
+    assert_eq!(stats.ports.len(), 2, "the port is there as long as it is waited for");
+    view.set_stages(true);
+    assert_eq!((view.stages().len(), view.port_by_name("b")), (1, Some(stuck.id)));
+    assert!(!remover.is_finished(), "the removal still waits");
+    drop(held);
+    let (mut net, home) = remover.join().unwrap();
+    assert_eq!(home.unwrap().tx.len(), 1);
+    net.ports.pop();
+    net.settle();
+    net.assert_exact();
+    drop(net);
+    assert_eq!(view.stats().ports.len(), 1, "it outlives the switch");
+}
