@@ -3,18 +3,24 @@
 mod spec;
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use pmd::{Link, Port, PortCounters, PortError, QueueEnv, Queues, RxQueue, TxQueue};
 
 pub use spec::VhostUserSpec;
 
 use crate::session::announce::AnnounceSlot;
-use crate::session::{Control, Endpoint, Listener, Offer, Session, lock};
+use crate::session::{Control, Endpoint, Listener, Offer, Session};
 use crate::vring::{GuestRx, GuestTx, VringSlot};
 use pmd::alarm::Alarm;
 use pmd::wake::Wake;
+
+/// How long who only looks waits for the session. Its thread has it for as long as a message takes; only if that waits for an
+/// lcore in the middle of a burst which the system does not let run, longer.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// A port whose peer is a guest, through its VMM's vhost-user front end. The guest's transmit queues are our receive
 /// halves, and the other way round.
@@ -26,6 +32,8 @@ pub struct VhostUserPort {
     announce: Arc<AnnounceSlot>,
     counters: PortCounters,
     session: Arc<Mutex<Session>>,
+    /// The link, as it was last seen.
+    was_up: AtomicBool,
     stop: Arc<Alarm>,
     thread: Option<JoinHandle<()>>,
     opened: bool,
@@ -63,7 +71,21 @@ impl VhostUserPort {
         let thread = std::thread::Builder::new().name(spec.thread_name()).spawn(move || control.run());
         let thread = Some(thread.map_err(os("cannot start its thread"))?);
         let counters = PortCounters::new(pairs, pairs);
-        Ok(Self { slots, announce, counters, session, stop, thread, opened: false })
+        let was_up = AtomicBool::new(false);
+        Ok(Self { slots, announce, counters, session, was_up, stop, thread, opened: false })
+    }
+
+    /// The session, unless its thread is at something that takes long.
+    fn glance(&self) -> Option<MutexGuard<'_, Session>> {
+        let end = Instant::now() + GLANCE;
+        loop {
+            match self.session.try_lock() {
+                Ok(session) => return Some(session),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() >= end => return None,
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_micros(200)),
+            }
+        }
     }
 }
 
@@ -104,11 +126,15 @@ impl Port for VhostUserPort {
     }
 
     fn link(&self) -> Link {
-        if lock(&self.session).is_up() { Link::Up } else { Link::Down }
+        if let Some(session) = self.glance() {
+            self.was_up.store(session.is_up(), Ordering::Relaxed);
+        }
+        if self.was_up.load(Ordering::Relaxed) { Link::Up } else { Link::Down }
     }
 
     fn details(&self) -> Vec<(&'static str, String)> {
-        lock(&self.session).details()
+        let busy = || vec![("front end", "a message of its is being carried out; ask again".to_owned())];
+        self.glance().map_or_else(busy, |session| session.details())
     }
 }
 
@@ -120,5 +146,26 @@ impl Drop for VhostUserPort {
         {
             tracing::error!("a vhost-user control thread panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_only_looks_does_not_wait_for_the_session() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vm").display().to_string();
+        let port = VhostUserPort::new(&path.parse().unwrap()).unwrap();
+        assert_eq!((port.link(), port.details()[0].1.as_str()), (Link::Down, "not connected"));
+        // As its thread holds it while it waits for a burst to be over.
+        let held = port.session.lock().unwrap();
+        assert_eq!(port.link(), Link::Down);
+        port.was_up.store(true, Ordering::Relaxed);
+        assert_eq!(port.link(), Link::Up, "as it was last seen");
+        assert!(port.details()[0].1.contains("ask again"));
+        drop(held);
+        assert_eq!(port.link(), Link::Down);
     }
 }

@@ -253,7 +253,7 @@ impl Control {
 }
 
 /// A thread that panicked inside left a session that is still to be stopped: poison changes nothing.
-pub(crate) fn lock(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
+fn lock(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

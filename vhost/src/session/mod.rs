@@ -40,7 +40,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub(crate) use control::{Control, Endpoint, UidPolicy, lock};
+pub(crate) use control::{Control, Endpoint, UidPolicy};
 pub(crate) use net::MIN_MTU;
 pub(crate) use socket::{Listener, MAX_PATH};
 
