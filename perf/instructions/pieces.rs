@@ -73,32 +73,31 @@ impl Workload for Pool {
     }
 }
 
-/// Looking stations up, a thousand of them in turn.
-pub(crate) struct Lookup {
+/// Looking stations up, so many of them in turn.
+pub(crate) struct Lookup<const STATIONS: u16> {
     fdb: Fdb,
     next: u16,
     found: usize,
 }
-
-const STATIONS: u16 = 1000;
 
 fn station(n: u16) -> Mac {
     let [high, low] = n.to_be_bytes();
     Mac([2, 0, 0, 0, high, low])
 }
 
-impl Lookup {
+impl<const STATIONS: u16> Lookup<STATIONS> {
     pub(crate) fn new() -> Self {
         // Its hash has a secret of its own in each process: which stations share a bucket differs, hence the many of them.
         let fdb = Fdb::new(&FdbConfig::default()).expect("a table");
         for n in 0..STATIONS {
             fdb.learn(station(n), 0, PortId::for_test(n % 7), 1);
         }
+        assert!(fdb.stats().entries > u64::from(STATIONS) * 99 / 100, "nearly all have a place");
         Self { fdb, next: 0, found: 0 }
     }
 }
 
-impl Workload for Lookup {
+impl<const STATIONS: u16> Workload for Lookup<STATIONS> {
     fn step(&mut self) -> usize {
         for _ in 0..MAX_BURST {
             self.next = (self.next + 1) % STATIONS;
