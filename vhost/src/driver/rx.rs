@@ -14,6 +14,10 @@ pub struct RxRing {
     more: Vec<(usize, usize)>,
 }
 
+/// Slots that are fetched ahead of the one being read: the device has written them, and a core can wait for about so many
+/// lines at once.
+const AHEAD: u16 = 16;
+
 /// A frame that came in, where it lies. Its buffers go back to the device with the next refill.
 #[derive(Debug)]
 pub struct RxFrame<'q> {
@@ -148,7 +152,11 @@ impl RxRing {
     pub fn poll(&mut self, most: usize, mut each: impl FnMut(&RxFrame<'_>)) -> Result<usize, RingError> {
         let mut left = self.queue.ready()?;
         let mut frames = 0;
+        (0..left.min(AHEAD)).for_each(|i| self.prefetch(i));
         while left > 0 && frames < most {
+            if left > AHEAD {
+                self.prefetch(AHEAD);
+            }
             let (start, len) = self.next_buffer(left, self.queue.hdr_len)?;
             let buffers = self.num_buffers(start, left)?;
             if buffers > 1 {
@@ -161,6 +169,14 @@ impl RxRing {
             frames += 1;
         }
         Ok(frames)
+    }
+
+    /// The used buffer after the next `ahead` ones is to be read soon: the one that was posted in its place, as devices return
+    /// them in order.
+    #[inline(always)]
+    fn prefetch(&self, ahead: u16) {
+        let slot = self.queue.slot_at(self.queue.next_used().wrapping_add(ahead));
+        self.queue.buffers().prefetch(self.queue.buffer(slot));
     }
 
     /// Takes the next used buffer: where it starts, and its used bytes, `least` or more.

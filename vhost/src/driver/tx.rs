@@ -15,6 +15,10 @@ pub struct TxRing {
     queue: Queue,
 }
 
+/// Slots that are fetched ahead of the one being written: the device had them, and a core can wait for about so many lines
+/// at once.
+const AHEAD: usize = 16;
+
 /// Why a frame was not posted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PostError {
@@ -111,6 +115,13 @@ impl TxRing {
         TxFrame { buffers: self.queue.buffers(), start, frame: start + hdr, room }
     }
 
+    /// The buffer of the free slot after the next `ahead` ones is to be written soon.
+    #[inline(always)]
+    fn prefetch(&self, ahead: usize) {
+        let slot = self.queue.slot_at(self.queue.next_avail().wrapping_add(ahead as u16));
+        self.queue.buffers().prefetch_to_write(self.queue.buffer(slot));
+    }
+
     /// Writes each free slot by `write`, which gets a running number and the buffer and says how long the frame is. The
     /// header is zeroed before.
     ///
@@ -140,7 +151,11 @@ impl TxRing {
     #[inline]
     pub fn post_prepared(&mut self, most: usize, mut touch: impl FnMut(&TxFrame<'_>)) -> usize {
         let n = most.min(self.queue.room());
-        for _ in 0..n {
+        (0..n.min(AHEAD)).for_each(|i| self.prefetch(i));
+        for i in 0..n {
+            if i + AHEAD < n {
+                self.prefetch(AHEAD);
+            }
             let slot = self.queue.slot_at(self.queue.next_avail());
             touch(&self.frame(slot));
             self.queue.stage(slot);
