@@ -1,4 +1,4 @@
-//! What only packed rings can lie about: V11, V12, V15, V17, V23, V28, V36, V37, K7; and P1's odd but legal ones.
+//! What only packed rings can lie about: V11, V12, V15, V17, V28, V36, V37, K7; and P1's odd but legal ones.
 //! All that both formats have is in the other files ([`both`](crate::scene::both)).
 
 use std::ops::RangeInclusive;
@@ -7,8 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use pmd::DropReason;
-use vhost::driver::{FrontEndError, GuestRam, PackedRing, RamConfig};
-use vhost::wire::message::{MemoryRegion, Request};
+use vhost::driver::{FrontEndError, PackedRing};
 use vhost::wire::net::F_EVENT_IDX;
 use vhost::wire::packed::{
     DESC_F_AVAIL, DESC_F_USED, EVENT_F_DESC, EVENT_F_DISABLE, EVENT_F_ENABLE, PackedDesc, Position,
@@ -364,75 +363,6 @@ fn v28_buffers_are_the_rings_themselves() {
             }
         });
     }
-}
-
-/// Each part over the border of two regions is refused by name; the ring stays stopped.
-#[test]
-fn v23_ring_over_the_border() {
-    case(|scene| {
-        let mut attacker = Attacker::negotiate(scene, Plan { size: 255, ..Plan::packed() });
-        let first = attacker.ram.region();
-        let gpa_base = GPA + first.size;
-        let second =
-            GuestRam::new(RamConfig { bytes: 64 << 10, gpa_base, ..RamConfig::default() }).expect("RAM");
-        let row = MemoryRegion { va: first.va + first.size, ..second.region() };
-        let table = [(first, attacker.ram.as_fd()), (row, second.as_fd())];
-        attacker.front.set_mem_table(&table).expect("legal");
-        attacker.start_ring(Side::Tx);
-        let (border, end) = (row.va, row.va + row.size);
-        let good = attacker.tx.addr(1);
-        let mut lies = [good; 5];
-        (lies[0].desc, lies[1].avail, lies[2].used) = (border - 16, end, end);
-        // Unaligned, and with its last descriptor behind all.
-        (lies[3].avail, lies[4].desc) = (good.avail + 2, end - 254 * 16);
-        for lie in lies {
-            let refused = attacker.front.set_vring_addr(lie);
-            let request = Request::SetVringAddr;
-            let named = matches!(refused, Err(FrontEndError::Refused { request: r, .. }) if r == request);
-            assert!(named, "{refused:?}");
-        }
-        attacker.front.set_vring_addr(good).expect("a sound one");
-        scene.expect_ring("tx0", "running");
-        let frame = frames::plain(77, 23);
-        attacker.send(&frame);
-        scene.expect_at_y(&[frame]);
-    });
-}
-
-/// Legal, if odd: the three parts in regions of their own, the two structures in their regions' last words.
-#[test]
-fn p01_rings_in_regions_of_their_own() {
-    case(|scene| {
-        let mut attacker = Attacker::negotiate(scene, Plan { size: 13, ..Plan::packed() });
-        let first = attacker.ram.region();
-        let more: Vec<_> = (1..=3u64)
-            .map(|n| RamConfig { bytes: 8192, gpa_base: GPA + 0x1000_0000 * (4 - n), ..RamConfig::default() })
-            .map(|config| GuestRam::new(config).expect("RAM"))
-            .collect();
-        let rows = more.iter().zip(1u64..).map(|(ram, n)| {
-            let va = first.va + first.size + n * 0x10_0000;
-            (MemoryRegion { va, ..ram.region() }, ram.as_fd())
-        });
-        let table: Vec<_> = std::iter::once((first, attacker.ram.as_fd())).chain(rows).collect();
-        attacker.front.set_mem_table(&table).expect("legal");
-        let mut addr = attacker.tx.addr(1);
-        (addr.desc, addr.avail, addr.used) = (table[1].0.va, table[2].0.va + 8188, table[3].0.va + 8188);
-        let ring = attacker.tx.packed_mut();
-        ring.desc = more[0].span(0, ring.desc.len());
-        (ring.driver, ring.device) = (more[1].span(8188, 4), more[2].span(8188, 4));
-        let base = attacker.tx.vring_base();
-        attacker.front.set_vring_num(1, 13).expect("NUM");
-        attacker.front.set_vring_base(1, base).expect("BASE");
-        attacker.front.set_vring_addr(addr).expect("ADDR");
-        attacker.front.set_vring_kick(1, Some(attacker.tx.kick.as_fd())).expect("KICK");
-        attacker.front.set_vring_enable(1, true).expect("ENABLE");
-        for tag in 0..300 {
-            let frame = frames::plain(60, tag);
-            attacker.send(&frame);
-            scene.expect_at_y(&[frame]);
-        }
-        attacker.tx.expect_used(300);
-    });
 }
 
 /// Legal, if odd: a table at any address, entries whose other flags and ids mean nothing, the header's among them marked as

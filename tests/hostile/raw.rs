@@ -162,16 +162,22 @@ impl Raw {
         ring
     }
 
-    /// The same split ring in another place.
-    pub(crate) fn ring_mut(&mut self) -> &mut SplitRing {
-        let Memory::Split(ring) = &mut self.memory else { panic!("this case is about split rings") };
-        ring
-    }
-
-    /// The same packed ring in another place.
-    pub(crate) fn packed_mut(&mut self) -> &mut PackedRing {
-        let Memory::Packed(ring, _) = &mut self.memory else { panic!("this case is about packed rings") };
-        ring
+    /// Moves its three parts into a region each; returns where in these they lie.
+    pub(crate) fn scatter(&mut self, regions: &[GuestRam]) -> [u64; 3] {
+        match &mut self.memory {
+            Memory::Split(ring) => {
+                ring.desc = regions[0].span(0, ring.desc.len());
+                ring.avail = regions[1].span(0, ring.avail.len());
+                ring.used = regions[2].span(4096, ring.used.len());
+                [0, 0, 4096]
+            }
+            Memory::Packed(ring, _) => {
+                let last = regions[1].bytes() - 4;
+                ring.desc = regions[0].span(0, ring.desc.len());
+                (ring.driver, ring.device) = (regions[1].span(last, 4), regions[2].span(last, 4));
+                [0, last as u64, last as u64]
+            }
+        }
     }
 
     pub(crate) fn size(&self) -> u16 {

@@ -3,12 +3,12 @@
 use std::os::fd::AsFd;
 
 use vhost::driver::{FrontEndError, GuestRam, RamConfig};
-use vhost::wire::message::{MemoryRegion, Request};
+use vhost::wire::message::{MemoryRegion, Request, VringAddr};
 use vhost::wire::ring::{DESC_F_INDIRECT, Desc};
 
 use crate::attacker::{Attacker, GPA, Plan, Side};
 use crate::frames;
-use crate::scene::{Scene, both, case};
+use crate::scene::{Scene, both};
 
 /// Bytes of the second region.
 const SECOND: usize = 64 << 10;
@@ -107,22 +107,16 @@ fn v22_indirect_table_over_the_border() {
 /// A ring over the border is refused by name, each of its parts; the ring stays stopped.
 #[test]
 fn v23_ring_over_the_border() {
-    case(|scene| {
-        let (mut attacker, _second) = two_regions(scene, Plan::default(), Place::Adjacent);
+    both(|scene, plan| {
+        let plan = Plan { size: odd_size(plan, 255), ..plan };
+        let (mut attacker, _second) = two_regions(scene, plan, Place::Adjacent);
         let region = attacker.ram.region();
-        let border = region.va + region.size;
-        let good = attacker.tx.ring().addr(1);
-        let mut lies = [good; 4];
-        (lies[0].desc, lies[1].avail, lies[2].used) = (border - 16, border - 2, border - 4);
-        // Behind both regions.
-        lies[3].desc = border + SECOND as u64 - 16;
-        for lie in lies {
+        let good = attacker.tx.addr(1);
+        for lie in beyond(plan, good, region.va + region.size) {
             let refused = attacker.front.set_vring_addr(lie);
             let request = Request::SetVringAddr;
-            assert!(
-                matches!(refused, Err(FrontEndError::Refused { request: r, .. }) if r == request),
-                "{refused:?}"
-            );
+            let named = matches!(refused, Err(FrontEndError::Refused { request: r, .. }) if r == request);
+            assert!(named, "{refused:?}");
             assert_eq!(scene.x_ring("tx0"), "stopped");
         }
         attacker.front.set_vring_addr(good).expect("a sound one");
@@ -131,6 +125,34 @@ fn v23_ring_over_the_border() {
         attacker.send(&frame);
         scene.expect_at_y(&[frame]);
     });
+}
+
+/// Packed rings may have any size.
+fn odd_size(plan: Plan, odd: u16) -> u16 {
+    if plan.is_packed() { odd } else { plan.size }
+}
+
+/// Each part over the border, or begun inside and ended behind all.
+fn beyond(plan: Plan, good: VringAddr, border: u64) -> Vec<VringAddr> {
+    let end = border + SECOND as u64;
+    let parts = if plan.is_packed() {
+        // Its two structures are as long as they are aligned: they lie over no border, but may lie behind all, or askew.
+        vec![
+            (border - 16, good.avail, good.used),
+            (good.desc, end, good.used),
+            (good.desc, good.avail, end),
+            (good.desc, good.avail + 2, good.used),
+            (end - 254 * 16, good.avail, good.used),
+        ]
+    } else {
+        vec![
+            (border - 16, good.avail, good.used),
+            (good.desc, border - 2, good.used),
+            (good.desc, good.avail, border - 4),
+            (end - 16, good.avail, good.used),
+        ]
+    };
+    parts.into_iter().map(|(desc, avail, used)| VringAddr { desc, avail, used, ..good }).collect()
 }
 
 /// The border goes through the header.
@@ -148,11 +170,13 @@ fn v24_header_over_the_border() {
     });
 }
 
-/// Legal, if odd: each part of the rings in a region of its own, guest addresses in another order than the front end's.
+/// Legal, if odd: each part of the rings in a region of its own, guest addresses in another order than the front end's. Of a
+/// packed ring, the two structures in their regions' last words.
 #[test]
 fn p01_rings_in_regions_of_their_own() {
-    case(|scene| {
-        let mut attacker = Attacker::negotiate(scene, Plan::default());
+    both(|scene, plan| {
+        let plan = Plan { size: odd_size(plan, 13), ..plan };
+        let mut attacker = Attacker::negotiate(scene, plan);
         let first = attacker.ram.region();
         let more: Vec<_> = (1..=3u64)
             .map(|n| RamConfig { bytes: 8192, gpa_base: GPA + 0x1000_0000 * (4 - n), ..RamConfig::default() })
@@ -164,15 +188,13 @@ fn p01_rings_in_regions_of_their_own() {
         });
         let table: Vec<_> = std::iter::once((first, attacker.ram.as_fd())).chain(rows).collect();
         attacker.front.set_mem_table(&table).expect("legal");
-        let ring = attacker.tx.ring_mut();
-        let mut addr = ring.addr(1);
-        (ring.desc, ring.avail, ring.used) = (
-            more[0].span(0, ring.desc.len()),
-            more[1].span(0, ring.avail.len()),
-            more[2].span(4096, ring.used.len()),
-        );
-        (addr.desc, addr.avail, addr.used) = (table[1].0.va, table[2].0.va, table[3].0.va + 4096);
-        attacker.front.set_vring_num(1, 256).expect("NUM");
+        let mut addr = attacker.tx.addr(1);
+        let [desc, avail, used] = attacker.tx.scatter(&more);
+        (addr.desc, addr.avail, addr.used) =
+            (table[1].0.va + desc, table[2].0.va + avail, table[3].0.va + used);
+        let base = attacker.tx.vring_base();
+        attacker.front.set_vring_num(1, plan.size.into()).expect("NUM");
+        attacker.front.set_vring_base(1, base).expect("BASE");
         attacker.front.set_vring_addr(addr).expect("ADDR");
         attacker.front.set_vring_kick(1, Some(attacker.tx.kick.as_fd())).expect("KICK");
         attacker.front.set_vring_enable(1, true).expect("ENABLE");
