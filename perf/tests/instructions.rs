@@ -11,8 +11,8 @@ const STEPS: u64 = 200;
 
 /// Recorded: instructions per packet, or per element enqueued and dequeued, allocated and freed, looked up.
 const RECORDED: &[(&str, f64)] = &[
-    ("ring_spsc", 2.82),
-    ("ring_mpmc", 3.45),
+    ("ring_spsc", 4.18),
+    ("ring_mpmc", 4.46),
     ("mempool", 23.94),
     ("fdb", 62.64),
     ("fdb_64k", 74.70),

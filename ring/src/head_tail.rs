@@ -7,15 +7,15 @@
 //! consumers.tail <= consumers.head <= producers.tail <= producers.head <= consumers.tail + capacity
 //! ```
 //!
-//! As in `rte_ring`, a thread that sleeps between reading `head` and its CAS while a multiple of 2³²
-//! elements, to the element, passes would not notice; that takes tens of seconds at the highest rates and a
-//! hit of one in 2³².
+//! As in `rte_ring`, a thread that sleeps between reading `head` and its CAS while a multiple of 2³² elements, to the
+//! element, passes would not notice; that takes tens of seconds at the highest rates, a hit of one in 2³², and (here) the
+//! opposite tail last looked at in the same place too.
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{AtomicU32, wait};
+use crate::sync::{AtomicU32, AtomicU64, wait};
 
 /// All or nothing, or as many as fit.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,66 +50,72 @@ pub(crate) struct Claim {
 /// One side's indices. What this side alone writes and reads shares a line; the tail, for which the opposite
 /// side looks, has its own.
 pub(crate) struct HeadTail {
-    claims: CachePadded<Claims>,
+    claims: CachePadded<AtomicU64>,
     tail: CachePadded<AtomicU32>,
 }
 
+/// This side's head, and the opposite tail that allowed it: one word, so that one CAS moves both, and nobody sees a head
+/// together with a tail too old for it. As long as there is room by `seen`, nobody reads the line that the opposite side
+/// writes.
+#[derive(Clone, Copy)]
 struct Claims {
-    head: AtomicU32,
-    /// The opposite tail as some thread of this side has last seen it, or as one saw it before.
-    seen: AtomicU32,
+    head: u32,
+    seen: u32,
+}
+
+impl Claims {
+    #[inline(always)]
+    fn from_word(word: u64) -> Self {
+        Self { head: word as u32, seen: (word >> 32) as u32 }
+    }
+
+    #[inline(always)]
+    fn to_word(self) -> u64 {
+        u64::from(self.head) | u64::from(self.seen) << 32
+    }
+
+    /// Slots between the head and the furthest that it may go by `seen`.
+    #[inline(always)]
+    fn room(self, lead: u32) -> u32 {
+        self.seen.wrapping_add(lead).wrapping_sub(self.head)
+    }
 }
 
 impl HeadTail {
     pub(crate) fn new(start: u32) -> Self {
-        let claims = Claims { head: AtomicU32::new(start), seen: AtomicU32::new(start) };
+        let claims = AtomicU64::new(Claims { head: start, seen: start }.to_word());
         Self { claims: CachePadded::new(claims), tail: CachePadded::new(AtomicU32::new(start)) }
     }
 
     /// Claims `want` slots, or what `fit` makes of it.
     ///
-    /// `lead` is how far this side's head may run ahead of the opposite tail: the `capacity` for producers, 0
-    /// for consumers.
+    /// `lead` is how far this side's head may run ahead of the opposite tail: the capacity for producers, 0 for
+    /// consumers.
     #[inline(always)]
-    pub(crate) fn claim(&self, opposite: &Self, lead: u32, capacity: u32, want: u32, fit: Fit) -> Claim {
-        // ORDERING: R1 Acquire, pairs with R2: who moved head to this value had seen an opposite tail that
-        // allowed it; from here on this thread sees that tail or a later one, so the room by R3 cannot go
-        // below 0.
-        let mut first = self.claims.head.load(Acquire);
+    pub(crate) fn claim(&self, opposite: &Self, lead: u32, want: u32, fit: Fit) -> Claim {
+        // ORDERING: R1 Acquire, pairs with R2: passes on the copies before `seen`, which R3 of the thread that stored it
+        // has acquired; and R3 below reads no older tail than that one.
+        let mut word = self.claims.load(Acquire);
         loop {
-            // ORDERING: R6 Acquire, pairs with R7: the slots before this tail are copied.
-            let seen = self.claims.seen.load(Acquire);
-            let mut room = seen.wrapping_add(lead).wrapping_sub(first);
-            // `seen` may be so old that the room by it is below 0, which as u32 is above any capacity.
-            if room < want || room > capacity {
-                room = self.look(opposite, seen).wrapping_add(lead).wrapping_sub(first);
+            let mut claims = Claims::from_word(word);
+            if claims.room(lead) < want {
+                // ORDERING: R3 Acquire, pairs with R5 of the opposite side: the slots before this tail are copied.
+                claims.seen = opposite.tail.load(Acquire);
             }
-            // When `first` has become stale, `room` is too large, and the CAS below fails.
+            // When the head has become stale, the room is too large, and the CAS below fails.
+            let (first, room) = (claims.head, claims.room(lead));
             let count = fit.count(want, room);
             let left = room.wrapping_sub(count);
             if count == 0 {
                 return Claim { first, count, left };
             }
-            // ORDERING: R2 Release, pairs with R1: passes on the opposite tail that allows this. On failure
-            // Acquire: R1.
-            match self.claims.head.compare_exchange_weak(first, first.wrapping_add(count), Release, Acquire) {
+            claims.head = first.wrapping_add(count);
+            // ORDERING: R2 Release, pairs with R1: passes on what R1 and R3 have acquired. On failure Acquire: R1.
+            match self.claims.compare_exchange_weak(word, claims.to_word(), Release, Acquire) {
                 Ok(_) => return Claim { first, count, left },
-                Err(now) => first = now,
+                Err(now) => word = now,
             }
         }
-    }
-
-    /// Reads the opposite tail, and keeps it for this side if it has moved.
-    #[inline(always)]
-    fn look(&self, opposite: &Self, seen: u32) -> u32 {
-        // ORDERING: R3 Acquire, pairs with R5 of the opposite side: the slots before this tail are copied.
-        let tail = opposite.tail.load(Acquire);
-        if tail != seen {
-            // ORDERING: R7 Release, pairs with R6: passes on what R3 has acquired. May overwrite a newer one:
-            // no harm.
-            self.claims.seen.store(tail, Release);
-        }
-        tail
     }
 
     /// Gives a claimed and copied run to the opposite side, once all earlier claims of this side are given.
@@ -157,14 +163,14 @@ mod tests {
     #[test]
     fn claims_stop_at_the_capacity_and_run_over_the_end_of_u32() {
         let (producers, consumers) = (HeadTail::new(u32::MAX), HeadTail::new(u32::MAX));
-        let claim = producers.claim(&consumers, 3, 3, 2, Fit::Bulk);
+        let claim = producers.claim(&consumers, 3, 2, Fit::Bulk);
         assert_eq!((claim.first, claim.count, claim.left), (u32::MAX, 2, 1));
-        assert_eq!(producers.claim(&consumers, 3, 3, 2, Fit::Bulk).count, 0);
-        assert_eq!(consumers.claim(&producers, 0, 3, 2, Fit::Burst).count, 0, "not published yet");
+        assert_eq!(producers.claim(&consumers, 3, 2, Fit::Bulk).count, 0);
+        assert_eq!(consumers.claim(&producers, 0, 2, Fit::Burst).count, 0, "not published yet");
         producers.publish(&claim);
         assert_eq!(HeadTail::published(&producers, &consumers), 2);
-        assert_eq!(producers.claim(&consumers, 3, 3, 2, Fit::Burst).first, 1);
-        let claim = consumers.claim(&producers, 0, 3, 9, Fit::Burst);
+        assert_eq!(producers.claim(&consumers, 3, 2, Fit::Burst).first, 1);
+        let claim = consumers.claim(&producers, 0, 9, Fit::Burst);
         assert_eq!((claim.first, claim.count, claim.left), (u32::MAX, 2, 0));
     }
 }

@@ -40,20 +40,23 @@
 //! | S2 | SPSC consumer loads `tail`, Acquire: the elements below it are written | S1 |
 //! | S3 | SPSC consumer stores `head`, Release | S4 |
 //! | S4 | SPSC producer loads `head`, Acquire: the slots below it have been read | S3 |
-//! | R1 | MPMC loads its own side's `head`, Acquire (also when the CAS fails) | R2 |
-//! | R2 | MPMC moves its own side's `head` by CAS, Release | R1 |
+//! | R1 | MPMC loads its own side's `claims`, Acquire (also when the CAS fails) | R2 |
+//! | R2 | MPMC moves its own side's `claims` by CAS, Release | R1 |
 //! | R3 | MPMC loads the opposite side's `tail`, Acquire | R5 |
 //! | R4 | MPMC waits for its own side's `tail`, Acquire | R5 |
 //! | R5 | MPMC stores its own side's `tail`, Release | R3, R4 |
-//! | R6 | MPMC loads the opposite tail that its side has `seen`, Acquire | R7 |
-//! | R7 | MPMC stores what R3 read as `seen`, Release | R6 |
 //!
 //! R1 with R2 is the edge that `rte_ring` lacked until November 2025: without it a thread may see a new
 //! `head` together with an opposite `tail` older than the one that allowed that `head`, and count room that
-//! isn't there. R4 is stronger than `rte_ring`'s relaxed wait: R5 of the last in a row of producers must pass
-//! on what those before it wrote, and in C11 a plain store passes on only what its thread has acquired. R6
-//! and R7 carry an edge R5 to R3 on to the other threads of a side; an old `seen` shows as room below 0 and
-//! is looked up again.
+//! isn't there. Here `head` and the opposite tail as last `seen` are one word, so nobody sees the two of different ages; the
+//! edge passes the copies (R5 to R3) on to the other threads of a side, and keeps R3 from reading a tail older than `seen`.
+//! R4 is stronger than `rte_ring`'s relaxed wait: R5 of the last in a row of producers must pass on what those before it
+//! wrote, and in C11 a plain store passes on only what its thread has acquired.
+//!
+//! # Lines that cross cores
+//! What one core writes the other reads, so a line of slots costs a round trip a lap on each side. Both prefetch the lines a
+//! kilobyte ahead of where they work, the producer for writing, and only those that are their side's already. That is where
+//! most of the distance to `rte_ring` between two cores comes from (docs/perf/0004-ring-mempool-fdb.md).
 //!
 //! # Why there is no MPSC
 //! All it could save is the consumer's compare-and-swap, once a call. At a burst of 32 that is a fraction of
@@ -68,6 +71,7 @@
 mod capacity;
 mod head_tail;
 mod mpmc;
+mod prefetch;
 mod slots;
 pub mod spsc;
 mod sync;

@@ -12,7 +12,12 @@ use core::ptr::NonNull;
 
 use crate::capacity::{Capacity, Geometry, Left, RingError};
 use crate::head_tail::{Fit, HeadTail};
-use crate::slots::{Arena, layout};
+use crate::prefetch;
+use crate::slots::{Arena, Slots, layout};
+
+/// Longest run that is copied without a call, in bytes. Longer ones are left to `memcpy`, whose stores are wider: the next
+/// locked instruction waits for each of them.
+const SHORT: usize = 63;
 
 /// A ring for many producers and many consumers, shared by reference.
 ///
@@ -100,12 +105,13 @@ impl<T: Send> Mpmc<T> {
     /// Gives `v` back when the ring is full.
     #[inline]
     pub fn push(&self, v: T) -> Result<(), T> {
-        let claim = self.producers.claim(&self.consumers, self.capacity, self.capacity, 1, Fit::Bulk);
+        let slots = self.arena.slots();
+        let claim = self.producers.claim(&self.consumers, self.capacity, 1, Fit::Bulk);
         if claim.count == 0 {
             return Err(v);
         }
         // SAFETY: the slot is empty and this thread's by its claim.
-        unsafe { self.arena.slots().write(claim.first, v) };
+        unsafe { slots.write(claim.first, v) };
         self.producers.publish(&claim);
         Ok(())
     }
@@ -113,12 +119,13 @@ impl<T: Send> Mpmc<T> {
     /// Takes one element out; `None` when the ring is empty.
     #[inline]
     pub fn pop(&self) -> Option<T> {
-        let claim = self.consumers.claim(&self.producers, 0, self.capacity, 1, Fit::Bulk);
+        let slots = self.arena.slots();
+        let claim = self.consumers.claim(&self.producers, 0, 1, Fit::Bulk);
         if claim.count == 0 {
             return None;
         }
         // SAFETY: the slot is full and this thread's by its claim; publishing gives it back as empty.
-        let v = unsafe { self.arena.slots().read(claim.first) };
+        let v = unsafe { slots.read(claim.first) };
         self.consumers.publish(&claim);
         Some(v)
     }
@@ -201,28 +208,28 @@ impl<T: Send> Mpmc<T> {
     where
         T: Copy,
     {
-        self.enqueue(src.len(), fit, |first, count| {
+        self.enqueue(src.len(), fit, |slots, first, count| {
             // SAFETY: the slots are empty and this thread's by its claim, which is at most the capacity and
             // `src.len()`.
-            unsafe { self.arena.slots().copy_in(first, src.as_ptr(), count) }
+            unsafe { slots.copy_in::<SHORT>(first, src.as_ptr(), count) }
         })
     }
 
     #[inline(always)]
     fn dequeue_slice(&self, dst: &mut [MaybeUninit<T>], fit: Fit) -> (usize, Left) {
-        self.dequeue(dst.len(), fit, |first, count| {
+        self.dequeue(dst.len(), fit, |slots, first, count| {
             // SAFETY: the slots are full and this thread's by its claim, which is at most the capacity and
             // `dst.len()`; publishing gives them back as empty. The arena is the ring's alone, so `dst` is
             // elsewhere.
-            unsafe { self.arena.slots().copy_out(first, dst.as_mut_ptr().cast::<T>(), count) }
+            unsafe { slots.copy_out::<SHORT>(first, dst.as_mut_ptr().cast::<T>(), count) }
         })
     }
 
     #[inline(always)]
     fn enqueue_vec(&self, src: &mut Vec<T>, fit: Fit) -> (usize, Left) {
-        self.enqueue(src.len(), fit, |first, count| {
+        self.enqueue(src.len(), fit, |slots, first, count| {
             // SAFETY: as in `enqueue_slice`.
-            unsafe { self.arena.slots().move_in(first, src, count) }
+            unsafe { slots.move_in::<SHORT>(first, src, count) }
         })
     }
 
@@ -230,19 +237,21 @@ impl<T: Send> Mpmc<T> {
     #[inline(always)]
     fn dequeue_vec(&self, dst: &mut Vec<T>, want: usize, fit: Fit) -> (usize, Left) {
         debug_assert!(want <= dst.capacity() - dst.len(), "dequeue never grows the vector");
-        self.dequeue(want, fit, |first, count| {
+        self.dequeue(want, fit, |slots, first, count| {
             // SAFETY: as in `dequeue_slice`, and `count` is at most `want`, the spare capacity at most.
-            unsafe { self.arena.slots().move_out(first, dst, count) }
+            unsafe { slots.move_out::<SHORT>(first, dst, count) }
         })
     }
 
-    /// Claims, copies, publishes. `copy` gets the first slot and the count, at least 1, and does not panic.
+    /// Claims, copies, publishes. `copy` gets the slots, the first one's index and the count, at least 1, and does not panic.
     #[inline(always)]
-    fn enqueue(&self, want: usize, fit: Fit, copy: impl FnOnce(u32, usize)) -> (usize, Left) {
-        let claim = self.producers.claim(&self.consumers, self.capacity, self.capacity, clamp(want), fit);
+    fn enqueue(&self, want: usize, fit: Fit, copy: impl FnOnce(Slots<T>, u32, usize)) -> (usize, Left) {
+        let slots = self.arena.slots();
+        let claim = self.producers.claim(&self.consumers, self.capacity, clamp(want), fit);
         let count = claim.count as usize;
         if count > 0 {
-            copy(claim.first, count);
+            slots.prefetch(claim.first, claim.count, claim.left, prefetch::for_writing);
+            copy(slots, claim.first, count);
             self.producers.publish(&claim);
         }
         (count, Left(claim.left.min(self.capacity) as usize))
@@ -250,11 +259,13 @@ impl<T: Send> Mpmc<T> {
 
     /// As [`enqueue`](Self::enqueue), on the other side.
     #[inline(always)]
-    fn dequeue(&self, want: usize, fit: Fit, copy: impl FnOnce(u32, usize)) -> (usize, Left) {
-        let claim = self.consumers.claim(&self.producers, 0, self.capacity, clamp(want), fit);
+    fn dequeue(&self, want: usize, fit: Fit, copy: impl FnOnce(Slots<T>, u32, usize)) -> (usize, Left) {
+        let slots = self.arena.slots();
+        let claim = self.consumers.claim(&self.producers, 0, clamp(want), fit);
         let count = claim.count as usize;
         if count > 0 {
-            copy(claim.first, count);
+            slots.prefetch(claim.first, claim.count, claim.left, prefetch::for_reading);
+            copy(slots, claim.first, count);
             self.consumers.publish(&claim);
         }
         (count, Left(claim.left.min(self.capacity) as usize))

@@ -77,44 +77,61 @@ impl<T> Slots<T> {
         unsafe { load(self.slot(index)).assume_init() }
     }
 
+    /// Prefetches as many slots as an operation moves, `count` from `index` on, but [`AHEAD`] bytes further on, and up to the
+    /// arena's end: it pays this way for a later one's misses. Never more than the `left` slots behind its own that the
+    /// caller knows to be its side's: a line that the other side still works on would be torn away from it.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, index: u32, count: u32, left: u32, line: impl Fn(*const u8)) {
+        let ahead = const { ahead_slots::<T>() };
+        if ahead <= left {
+            let first = index.wrapping_add(ahead);
+            let mut at = self.slot(first).as_ptr().cast::<u8>().cast_const();
+            let end = at.wrapping_add(self.before_end(first, count as usize) * size_of::<T>());
+            while at < end {
+                line(at);
+                at = at.wrapping_add(64);
+            }
+        }
+    }
+
     /// How many of `count` slots from `index` on lie before the arena's end.
     #[inline(always)]
     fn before_end(&self, index: u32, count: usize) -> usize {
         count.min((self.mask - (index & self.mask)) as usize + 1)
     }
 
-    /// Moves `count` elements from `src` into the slots from `index` on.
+    /// Moves `count` elements from `src` into the slots from `index` on, up to `SHORT` bytes without a call.
     ///
     /// # Safety
     /// As [`write`](Self::write) for each of the slots; `count` is at most the number of slots; `src` is
     /// valid for reading `count` elements, which are moved: the caller treats them as moved out unless `T` is
     /// `Copy`.
     #[inline(always)]
-    pub(crate) unsafe fn copy_in(&self, index: u32, src: *const T, count: usize) {
+    pub(crate) unsafe fn copy_in<const SHORT: usize>(&self, index: u32, src: *const T, count: usize) {
         let first = self.before_end(index, count);
         // SAFETY: the first segment ends at the arena's end or before; `src` has `count >= first` elements.
-        unsafe { copy_in(self.slot(index), src, first) };
+        unsafe { copy_in::<T, SHORT>(self.slot(index), src, first) };
         if first < count {
             // SAFETY: the rest starts at slot 0 and is shorter than the arena as `count` is at most its
             // slots; `src` has `count - first` elements behind `first`.
-            unsafe { copy_in(self.base, src.add(first), count - first) };
+            unsafe { copy_in::<T, 0>(self.base, src.add(first), count - first) };
         }
     }
 
-    /// Moves `count` elements out of the slots from `index` on to `dst`.
+    /// Moves `count` elements out of the slots from `index` on to `dst`, up to `SHORT` bytes without a call.
     ///
     /// # Safety
     /// As [`read`](Self::read) for each of the slots; `count` is at most the number of slots; `dst` is valid
     /// for writing `count` elements and does not lie in the arena.
     #[inline(always)]
-    pub(crate) unsafe fn copy_out(&self, index: u32, dst: *mut T, count: usize) {
+    pub(crate) unsafe fn copy_out<const SHORT: usize>(&self, index: u32, dst: *mut T, count: usize) {
         let first = self.before_end(index, count);
         // SAFETY: the first segment ends at the arena's end or before; `dst` has room for `count >= first`.
-        unsafe { copy_out(self.slot(index), dst, first) };
+        unsafe { copy_out::<T, SHORT>(self.slot(index), dst, first) };
         if first < count {
             // SAFETY: the rest starts at slot 0 and is shorter than the arena as `count` is at most its
             // slots; `dst` has room for `count - first` behind `first`.
-            unsafe { copy_out(self.base, dst.add(first), count - first) };
+            unsafe { copy_out::<T, 0>(self.base, dst.add(first), count - first) };
         }
     }
 
@@ -124,14 +141,14 @@ impl<T> Slots<T> {
     /// As [`write`](Self::write) for each of the slots; `count` is at most the number of slots and
     /// `src.len()`.
     #[inline(always)]
-    pub(crate) unsafe fn move_in(&self, index: u32, src: &mut Vec<T>, count: usize) {
+    pub(crate) unsafe fn move_in<const SHORT: usize>(&self, index: u32, src: &mut Vec<T>, count: usize) {
         let rest = src.len() - count;
         let start = src.as_mut_ptr();
         // SAFETY: the slots are the caller's promise. The vector's first `count` elements are moved out, the
         // `rest` behind them moved to its start (both inside its length), and the length is set to what it
         // then holds; nothing between can panic.
         unsafe {
-            self.copy_in(index, start, count);
+            self.copy_in::<SHORT>(index, start, count);
             core::ptr::copy(start.add(count), start, rest);
             src.set_len(rest);
         }
@@ -143,12 +160,12 @@ impl<T> Slots<T> {
     /// As [`read`](Self::read) for each of the slots; `count` is at most the number of slots and `dst`'s
     /// spare capacity.
     #[inline(always)]
-    pub(crate) unsafe fn move_out(&self, index: u32, dst: &mut Vec<T>, count: usize) {
+    pub(crate) unsafe fn move_out<const SHORT: usize>(&self, index: u32, dst: &mut Vec<T>, count: usize) {
         let len = dst.len();
         // SAFETY: the slots are the caller's promise; the spare capacity has room for `count` elements behind
         // `len`, which are initialised before the length covers them.
         unsafe {
-            self.copy_out(index, dst.as_mut_ptr().add(len), count);
+            self.copy_out::<SHORT>(index, dst.as_mut_ptr().add(len), count);
             dst.set_len(len + count);
         }
     }
@@ -164,6 +181,19 @@ impl<T> Slots<T> {
                 drop(unsafe { self.read(head.wrapping_add(offset)) });
             }
         }
+    }
+}
+
+/// How far ahead of an operation its prefetches are, in bytes of slots. With a quarter of it they come too late, with four
+/// times as much the lines are in the way until they are needed.
+const AHEAD: usize = 1024;
+
+/// [`AHEAD`] in slots; one at least.
+const fn ahead_slots<T>() -> u32 {
+    let slots = AHEAD.checked_div(size_of::<T>());
+    match slots {
+        None | Some(0) => 1,
+        Some(slots) => slots as u32,
     }
 }
 
@@ -260,20 +290,55 @@ unsafe fn load<T>(slot: NonNull<Slot<T>>) -> MaybeUninit<T> {
 /// `slot` and the `count - 1` behind it are valid and the caller's alone; `src` is valid for reading `count`.
 #[cfg(not(loom))]
 #[inline(always)]
-unsafe fn copy_in<T>(slot: NonNull<Slot<T>>, src: *const T, count: usize) {
+unsafe fn copy_in<T, const SHORT: usize>(slot: NonNull<Slot<T>>, src: *const T, count: usize) {
     // SAFETY: both sides are valid for `count` by the caller's promise. They don't overlap: the slots are the
     // caller's alone, and no reference to a slot leaves this module. `UnsafeCell<MaybeUninit<T>>` has the
     // layout of `T`.
-    unsafe { core::ptr::copy_nonoverlapping(src, slot.as_ptr().cast::<T>(), count) }
+    unsafe { copy_run::<T, SHORT>(src, slot.as_ptr().cast::<T>(), count) }
 }
 
 /// # Safety
 /// `slot` and the `count - 1` behind it are valid and the caller's alone; `dst` is valid for writing `count`.
 #[cfg(not(loom))]
 #[inline(always)]
-unsafe fn copy_out<T>(slot: NonNull<Slot<T>>, dst: *mut T, count: usize) {
+unsafe fn copy_out<T, const SHORT: usize>(slot: NonNull<Slot<T>>, dst: *mut T, count: usize) {
     // SAFETY: as in `copy_in`, with source and target changed over.
-    unsafe { core::ptr::copy_nonoverlapping(slot.as_ptr().cast::<T>(), dst, count) }
+    unsafe { copy_run::<T, SHORT>(slot.as_ptr().cast::<T>(), dst, count) }
+}
+
+/// Copies a run of up to `SHORT` (at most 128) bytes right here, as a piece from its front and one from its end that may
+/// overlap, which costs less than the call of `memcpy`.
+///
+/// # Safety
+/// As [`core::ptr::copy_nonoverlapping`].
+#[cfg(not(loom))]
+#[inline(always)]
+unsafe fn copy_run<T, const SHORT: usize>(src: *const T, dst: *mut T, count: usize) {
+    // SAFETY: the caller's promise; both pieces lie inside the run.
+    unsafe {
+        match count * size_of::<T>() {
+            bytes if bytes > SHORT || bytes < 8 => core::ptr::copy_nonoverlapping(src, dst, count),
+            bytes @ 64.. => copy_ends::<64>(src.cast(), dst.cast(), bytes),
+            bytes @ 32.. => copy_ends::<32>(src.cast(), dst.cast(), bytes),
+            bytes @ 16.. => copy_ends::<16>(src.cast(), dst.cast(), bytes),
+            bytes => copy_ends::<8>(src.cast(), dst.cast(), bytes),
+        }
+    }
+}
+
+/// # Safety
+/// As [`core::ptr::copy_nonoverlapping`] for `bytes`, which are `PIECE` to twice as many.
+#[cfg(not(loom))]
+#[inline(always)]
+unsafe fn copy_ends<const PIECE: usize>(src: *const u8, dst: *mut u8, bytes: usize) {
+    let second = bytes - PIECE;
+    // SAFETY: the caller's promise; both pieces lie inside. `MaybeUninit` takes padding and pointers as they are.
+    unsafe {
+        let front = src.cast::<[MaybeUninit<u8>; PIECE]>().read();
+        let end = src.add(second).cast::<[MaybeUninit<u8>; PIECE]>().read();
+        dst.cast::<[MaybeUninit<u8>; PIECE]>().write(front);
+        dst.add(second).cast::<[MaybeUninit<u8>; PIECE]>().write(end);
+    }
 }
 
 /// # Safety
@@ -295,7 +360,7 @@ unsafe fn load<T>(slot: NonNull<Slot<T>>) -> MaybeUninit<T> {
 /// # Safety
 /// As [`store`] for `count` slots, and `src` is valid for reading as many.
 #[cfg(loom)]
-unsafe fn copy_in<T>(slot: NonNull<Slot<T>>, src: *const T, count: usize) {
+unsafe fn copy_in<T, const SHORT: usize>(slot: NonNull<Slot<T>>, src: *const T, count: usize) {
     for i in 0..count {
         // SAFETY: the caller's promise, element by element.
         unsafe { store(slot.add(i), src.add(i).cast::<MaybeUninit<T>>().read()) };
@@ -305,7 +370,7 @@ unsafe fn copy_in<T>(slot: NonNull<Slot<T>>, src: *const T, count: usize) {
 /// # Safety
 /// As [`load`] for `count` slots, and `dst` is valid for writing as many.
 #[cfg(loom)]
-unsafe fn copy_out<T>(slot: NonNull<Slot<T>>, dst: *mut T, count: usize) {
+unsafe fn copy_out<T, const SHORT: usize>(slot: NonNull<Slot<T>>, dst: *mut T, count: usize) {
     for i in 0..count {
         // SAFETY: the caller's promise, element by element.
         unsafe { dst.add(i).cast::<MaybeUninit<T>>().write(load(slot.add(i))) };

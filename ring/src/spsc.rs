@@ -18,8 +18,12 @@ use crossbeam_utils::CachePadded;
 
 use crate::capacity::{Capacity, Geometry, Left, RingError};
 use crate::head_tail::Fit;
+use crate::prefetch;
 use crate::slots::{Arena, Slots, layout};
 use crate::sync::{Arc, AtomicU32};
+
+/// Longest run that is copied without a call, in bytes.
+const SHORT: usize = 128;
 
 /// A ring with its slots on the heap, as its two halves.
 ///
@@ -95,34 +99,45 @@ struct Side<T> {
     seen: u32,
 }
 
-impl<T> Side<T> {
-    fn room(&self) -> u32 {
-        self.seen.wrapping_add(self.lead).wrapping_sub(self.own)
-    }
+/// A run of slots that belongs to one half until it publishes them.
+struct Run<T> {
+    slots: Slots<T>,
+    /// Index of the first slot.
+    first: u32,
+    /// How many slots; 0: there was no room, and nothing is to be published.
+    count: u32,
+    /// Room behind the run.
+    left: u32,
+}
 
-    /// How many of `want` elements can be moved from `own` on, and how many more than that. Looks at the
-    /// `opposite` index only when what was seen of it does not suffice.
+impl<T> Side<T> {
+    /// As many of `want` slots from `own` on as `fit` says. Looks at the `opposite` index only when what was seen of it does
+    /// not suffice.
     #[inline(always)]
-    fn claim(&mut self, opposite: &AtomicU32, want: usize, fit: Fit) -> (u32, Left) {
+    fn claim(&mut self, opposite: &AtomicU32, want: usize, fit: Fit) -> Run<T> {
         let want = u32::try_from(want).unwrap_or(u32::MAX);
-        if self.room() < want {
+        let (slots, first, lead) = (self.slots, self.own, self.lead);
+        let mut room = self.seen.wrapping_add(lead).wrapping_sub(first);
+        if room < want {
             // ORDERING: S2 Acquire, pairs with S1, for the consumer: the elements before it are written. S4
             // Acquire, pairs with S3, for the producer: the slots before it are read and may be written
             // again.
-            self.seen = opposite.load(Acquire);
+            let seen = opposite.load(Acquire);
+            self.seen = seen;
+            room = seen.wrapping_add(lead).wrapping_sub(first);
         }
-        let room = self.room();
         let count = fit.count(want, room);
-        (count, Left((room - count) as usize))
+        Run { slots, first, count, left: room - count }
     }
 
-    /// Gives `count` copied slots to the other half.
+    /// Gives a copied run to the other half.
     #[inline(always)]
-    fn publish(&mut self, index: &AtomicU32, count: u32) {
-        self.own = self.own.wrapping_add(count);
+    fn publish(&mut self, index: &AtomicU32, run: &Run<T>) {
+        let own = run.first.wrapping_add(run.count);
+        self.own = own;
         // ORDERING: S1 Release, pairs with S2, from the producer: the elements are written. S3 Release, pairs
         // with S4, from the consumer: the slots are read.
-        index.store(self.own, Release);
+        index.store(own, Release);
     }
 }
 
@@ -192,12 +207,13 @@ impl<T: Send> Producer<T> {
     /// Gives `v` back when the ring is full.
     #[inline]
     pub fn push(&mut self, v: T) -> Result<(), T> {
-        if self.side.claim(&self.shared.head, 1, Fit::Bulk).0 == 0 {
+        let run = self.side.claim(&self.shared.head, 1, Fit::Bulk);
+        if run.count == 0 {
             return Err(v);
         }
-        // SAFETY: the slot at `own` = tail is empty and the producer's, as there is room for one.
-        unsafe { self.side.slots.write(self.side.own, v) };
-        self.side.publish(&self.shared.tail, 1);
+        // SAFETY: the slot is empty and the producer's, as there is room for one.
+        unsafe { run.slots.write(run.first, v) };
+        self.side.publish(&self.shared.tail, &run);
         Ok(())
     }
 
@@ -243,7 +259,7 @@ impl<T: Send> Producer<T> {
     {
         self.enqueue(src.len(), fit, |slots, first, count| {
             // SAFETY: `enqueue` gives room for `count` slots from `first` on, at most `src.len()`.
-            unsafe { slots.copy_in(first, src.as_ptr(), count) }
+            unsafe { slots.copy_in::<SHORT>(first, src.as_ptr(), count) }
         })
     }
 
@@ -251,7 +267,7 @@ impl<T: Send> Producer<T> {
     fn enqueue_vec(&mut self, src: &mut Vec<T>, fit: Fit) -> (usize, Left) {
         self.enqueue(src.len(), fit, |slots, first, count| {
             // SAFETY: `enqueue` gives room for `count` slots from `first` on, at most `src.len()`.
-            unsafe { slots.move_in(first, src, count) }
+            unsafe { slots.move_in::<SHORT>(first, src, count) }
         })
     }
 
@@ -259,12 +275,14 @@ impl<T: Send> Producer<T> {
     /// the smaller of `want` and the capacity; then publishes them.
     #[inline(always)]
     fn enqueue(&mut self, want: usize, fit: Fit, copy: impl FnOnce(Slots<T>, u32, usize)) -> (usize, Left) {
-        let (count, left) = self.side.claim(&self.shared.head, want, fit);
+        let run = self.side.claim(&self.shared.head, want, fit);
+        let count = run.count as usize;
         if count > 0 {
-            copy(self.side.slots, self.side.own, count as usize);
-            self.side.publish(&self.shared.tail, count);
+            run.slots.prefetch(run.first, run.count, run.left, prefetch::for_writing);
+            copy(run.slots, run.first, count);
+            self.side.publish(&self.shared.tail, &run);
         }
-        (count as usize, left)
+        (count, Left(run.left as usize))
     }
 }
 
@@ -272,13 +290,13 @@ impl<T: Send> Consumer<T> {
     /// Takes one element out; `None` when the ring is empty.
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
-        if self.side.claim(&self.shared.tail, 1, Fit::Bulk).0 == 0 {
+        let run = self.side.claim(&self.shared.tail, 1, Fit::Bulk);
+        if run.count == 0 {
             return None;
         }
-        // SAFETY: the slot at `own` = head is full and the consumer's, as there is one; publishing gives it
-        // back as empty.
-        let v = unsafe { self.side.slots.read(self.side.own) };
-        self.side.publish(&self.shared.head, 1);
+        // SAFETY: the slot is full and the consumer's, as there is one; publishing gives it back as empty.
+        let v = unsafe { run.slots.read(run.first) };
+        self.side.publish(&self.shared.head, &run);
         Some(v)
     }
 
@@ -325,7 +343,7 @@ impl<T: Send> Consumer<T> {
         self.dequeue(dst.len(), fit, |slots, first, count| {
             // SAFETY: `dequeue` gives `count` full slots from `first` on, at most `dst.len()`, to be taken
             // once. The arena is the ring's alone, so `dst` is elsewhere.
-            unsafe { slots.copy_out(first, dst.as_mut_ptr().cast::<T>(), count) }
+            unsafe { slots.copy_out::<SHORT>(first, dst.as_mut_ptr().cast::<T>(), count) }
         })
     }
 
@@ -335,7 +353,7 @@ impl<T: Send> Consumer<T> {
         debug_assert!(want <= dst.capacity() - dst.len(), "dequeue never grows the vector");
         self.dequeue(want, fit, |slots, first, count| {
             // SAFETY: as in `dequeue_slice`, and `count` is at most `want`, the spare capacity at most.
-            unsafe { slots.move_out(first, dst, count) }
+            unsafe { slots.move_out::<SHORT>(first, dst, count) }
         })
     }
 
@@ -343,12 +361,14 @@ impl<T: Send> Consumer<T> {
     /// the smaller of `want` and the capacity; then gives them back as empty.
     #[inline(always)]
     fn dequeue(&mut self, want: usize, fit: Fit, copy: impl FnOnce(Slots<T>, u32, usize)) -> (usize, Left) {
-        let (count, left) = self.side.claim(&self.shared.tail, want, fit);
+        let run = self.side.claim(&self.shared.tail, want, fit);
+        let count = run.count as usize;
         if count > 0 {
-            copy(self.side.slots, self.side.own, count as usize);
-            self.side.publish(&self.shared.head, count);
+            run.slots.prefetch(run.first, run.count, run.left, prefetch::for_reading);
+            copy(run.slots, run.first, count);
+            self.side.publish(&self.shared.head, &run);
         }
-        (count as usize, left)
+        (count, Left(run.left as usize))
     }
 }
 

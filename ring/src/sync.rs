@@ -3,7 +3,10 @@
 #[cfg(loom)]
 use core::sync::atomic::Ordering;
 #[cfg(not(loom))]
-pub(crate) use core::{cell::UnsafeCell, sync::atomic::AtomicU32};
+pub(crate) use core::{
+    cell::UnsafeCell,
+    sync::atomic::{AtomicU32, AtomicU64},
+};
 #[cfg(loom)]
 pub(crate) use loom::{cell::UnsafeCell, sync::Arc};
 #[cfg(not(loom))]
@@ -41,36 +44,52 @@ pub(crate) fn wait(_turn: &mut u32) {
 /// read-modify-write on a second atomic, which orders nothing, makes any two loads a conflict, so both orders
 /// are tried.
 #[cfg(loom)]
-pub(crate) struct AtomicU32 {
-    value: loom::sync::atomic::AtomicU32,
+pub(crate) struct Atomic<A> {
+    value: A,
     loads: loom::sync::atomic::AtomicU32,
 }
 
 #[cfg(loom)]
-impl AtomicU32 {
-    pub(crate) fn new(value: u32) -> Self {
-        Self {
-            value: loom::sync::atomic::AtomicU32::new(value),
-            loads: loom::sync::atomic::AtomicU32::new(0),
+pub(crate) type AtomicU32 = Atomic<loom::sync::atomic::AtomicU32>;
+#[cfg(loom)]
+pub(crate) type AtomicU64 = Atomic<loom::sync::atomic::AtomicU64>;
+
+#[cfg(loom)]
+macro_rules! accesses {
+    ($atomic:ident, $word:ident) => {
+        impl Atomic<loom::sync::atomic::$atomic> {
+            pub(crate) fn new(value: $word) -> Self {
+                Self {
+                    value: loom::sync::atomic::$atomic::new(value),
+                    loads: loom::sync::atomic::AtomicU32::new(0),
+                }
+            }
+
+            pub(crate) fn load(&self, order: Ordering) -> $word {
+                self.loads.fetch_add(0, Ordering::Relaxed);
+                self.value.load(order)
+            }
+
+            #[allow(dead_code, reason = "tails are stored, heads are not")]
+            pub(crate) fn store(&self, value: $word, order: Ordering) {
+                self.value.store(value, order);
+            }
+
+            #[allow(dead_code, reason = "heads are exchanged, tails are not")]
+            pub(crate) fn compare_exchange_weak(
+                &self,
+                old: $word,
+                new: $word,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$word, $word> {
+                self.value.compare_exchange_weak(old, new, success, failure)
+            }
         }
-    }
-
-    pub(crate) fn load(&self, order: Ordering) -> u32 {
-        self.loads.fetch_add(0, Ordering::Relaxed);
-        self.value.load(order)
-    }
-
-    pub(crate) fn store(&self, value: u32, order: Ordering) {
-        self.value.store(value, order);
-    }
-
-    pub(crate) fn compare_exchange_weak(
-        &self,
-        old: u32,
-        new: u32,
-        success: Ordering,
-        failure: Ordering,
-    ) -> Result<u32, u32> {
-        self.value.compare_exchange_weak(old, new, success, failure)
-    }
+    };
 }
+
+#[cfg(loom)]
+accesses!(AtomicU32, u32);
+#[cfg(loom)]
+accesses!(AtomicU64, u64);

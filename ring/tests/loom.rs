@@ -4,8 +4,8 @@
 //!
 //! Nobody retries, so every model ends: what a producer could not put in and what nobody took is counted at
 //! the end. Most MPMC models bound the number of preemptions ([`bounded`]), so that all together end within a
-//! minute on one core; the others are exhaustive. Weakening any one ordering of the crate's table to Relaxed, or
-//! leaving out the check that an old `seen` needs, fails at least one model.
+//! minute on one core; the others are exhaustive. Weakening any one ordering of the crate's table to Relaxed fails at least
+//! one model.
 #![cfg(loom)]
 
 use std::mem::MaybeUninit;
