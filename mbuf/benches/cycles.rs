@@ -2,13 +2,14 @@
 //! taken in bulks and given back in bulks.
 //!
 //! `cargo bench -p polder-mbuf` prints Polder's rows; with `-- --peer` also DPDK's, from benches/rte_mempool.c, which is
-//! compiled with `cc` and run in turns with ours (needs libdpdk's headers). `rte_mempool` moves pointers only;
-//! `rte_mbuf` also makes each mbuf a fresh one, as an alloc of ours does. Cycles are those of the time stamp counter
-//! (nanoseconds where there is none): the least of all samples, and the median. `-- --cpu N` pins to CPU N (1).
+//! compiled with `cc` (into Cargo's target folder) and run in turns with ours (needs libdpdk's headers), and the ratio of the
+//! medians. `mempool` moves pointers only; `mbuf` also makes each mbuf a fresh one. Cycles are those of the time stamp
+//! counter (nanoseconds where there is none): the median of the rounds' medians, and the least and the most of these.
+//! `-- --cpu N` pins to CPU N (1).
 #![expect(unsafe_code, reason = "reads the time stamp counter")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mbuf::{Burst, LcoreId, MAX_BURST, Mempool, MempoolConfig, PageSize, ZoneConfig};
@@ -17,11 +18,13 @@ use mbuf::{Burst, LcoreId, MAX_BURST, Mempool, MempoolConfig, PageSize, ZoneConf
 const KEEP: usize = 128;
 const TURNS: usize = 200;
 const SAMPLES: usize = 101;
-const ROUNDS: usize = 3;
-const BULKS: [usize; 3] = [1, 4, 32];
+const ROUNDS: usize = 7;
 
-/// Least and median cycles of each row and bulk.
-type Figures = BTreeMap<(String, usize), Vec<(f64, f64)>>;
+/// Whose, which row, how many at once: each round's median cycles.
+type Figures = BTreeMap<(&'static str, String, usize), Vec<f64>>;
+
+const OURS: &str = "Polder";
+const PEERS: &str = "DPDK";
 
 fn now() -> u64 {
     #[cfg(target_arch = "x86_64")]
@@ -53,7 +56,7 @@ fn turn(pool: &'static Mempool, n: usize) {
     }
 }
 
-fn sample(turn: impl Fn()) -> (f64, f64) {
+fn sample(turn: impl Fn()) -> f64 {
     let mut samples: Vec<f64> = (0..SAMPLES)
         .map(|_| {
             let start = now();
@@ -62,11 +65,11 @@ fn sample(turn: impl Fn()) -> (f64, f64) {
         })
         .collect();
     samples.sort_by(f64::total_cmp);
-    (samples[0], samples[SAMPLES / 2])
+    samples[SAMPLES / 2]
 }
 
 fn measure(figures: &mut Figures, row: &str, pool: &'static Mempool) {
-    let mut note = |n: usize, figure| figures.entry((row.to_owned(), n)).or_default().push(figure);
+    let mut note = |n: usize, figure| figures.entry((OURS, row.to_owned(), n)).or_default().push(figure);
     // The bulk is a constant to each loop, as it is in DPDK's test.
     note(1, sample(|| turn(pool, 1)));
     note(4, sample(|| turn(pool, 4)));
@@ -75,34 +78,40 @@ fn measure(figures: &mut Figures, row: &str, pool: &'static Mempool) {
 
 /// The same for the pool alone, which is all that `rte_mempool` is.
 fn measure_bare(figures: &mut Figures, row: &str, pool: &'static Mempool) {
-    let mut note = |n: usize, figure| figures.entry((row.to_owned(), n)).or_default().push(figure);
+    let mut note = |n: usize, figure| figures.entry((OURS, row.to_owned(), n)).or_default().push(figure);
     note(1, sample(|| pool.turn_over::<1, KEEP>()));
     note(4, sample(|| pool.turn_over::<4, KEEP>()));
     note(32, sample(|| pool.turn_over::<32, KEEP>()));
 }
 
-fn peer(figures: &mut Figures, cpu: &str) -> Result<(), String> {
+/// Compiles the peer for this machine's CPU, unless that was done since its source changed.
+fn build_peer() -> Result<PathBuf, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/rte_mempool.c");
-    let program = std::env::temp_dir().join(format!("polder-rte-mempool-{}", std::process::id()));
-    let build = format!(
-        "cc -O3 -march=native -o {} {} $(pkg-config --cflags --libs libdpdk)",
-        program.display(),
-        source.display()
-    );
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("rte_mempool");
+    let changed = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
+    if changed(&program) > changed(&source) {
+        return Ok(program);
+    }
+    let (into, from) = (program.display(), source.display());
+    let build = format!("cc -O3 -march=native -o '{into}' '{from}' $(pkg-config --cflags --libs libdpdk)");
     let built = Command::new("sh").args(["-c", &build]).status().map_err(|e| e.to_string())?;
+    if built.success() {
+        Ok(program)
+    } else {
+        Err("rte_mempool.c does not compile: is libdpdk-dev there?".into())
+    }
+}
+
+/// One round of the peer's rows.
+fn measure_peer(figures: &mut Figures, program: &Path, cpu: &str) -> Result<(), String> {
     let arguments =
         format!("--no-huge -m 256 --no-pci --no-telemetry --no-shconf --log-level=error --lcores=0@{cpu}");
-    let run = built.success().then(|| Command::new(&program).args(arguments.split(' ')).output());
-    let _ = std::fs::remove_file(&program);
-    let output =
-        run.ok_or("rte_mempool.c does not compile: is dpdk-dev installed?")?.map_err(|e| e.to_string())?;
+    let output = Command::new(program).args(arguments.split(' ')).output().map_err(|e| e.to_string())?;
     for line in String::from_utf8_lossy(&output.stdout).lines() {
-        if let ["row", row, n, least, median] = *line.split(' ').collect::<Vec<_>>() {
+        if let ["row", row, n, median] = *line.split(' ').collect::<Vec<_>>() {
             let number = |s: &str| s.parse::<f64>().map_err(|e| e.to_string());
-            figures
-                .entry((format!("DPDK {row}"), number(n)? as usize))
-                .or_default()
-                .push((number(least)?, number(median)?));
+            let key = (PEERS, row.to_owned(), number(n)? as usize);
+            figures.entry(key).or_default().push(number(median)?);
         }
     }
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
@@ -116,20 +125,33 @@ fn pin(cpu: usize) {
     }
 }
 
+/// Median of a row's rounds, and as text with the least and the most of them.
+fn figure(figures: &Figures, whose: &'static str, row: &str, n: usize) -> Option<(f64, String)> {
+    let mut rounds = figures.get(&(whose, row.to_owned(), n))?.clone();
+    rounds.sort_by(f64::total_cmp);
+    let (least, median, most) = (rounds[0], rounds[rounds.len() / 2], rounds[rounds.len() - 1]);
+    Some((median, format!("{median:>8.2} {:<18}", format!("({least:.2} to {most:.2})"))))
+}
+
 fn print(figures: &Figures) {
-    println!("{:<24}{}", "cycles an mbuf", BULKS.map(|n| format!("{:>16}", format!("bulk {n}"))).concat());
-    let rows: std::collections::BTreeSet<_> = figures.keys().map(|(row, _)| row).collect();
-    for row in rows {
-        let cell = |n| {
-            let all = &figures[&(row.clone(), n)];
-            let least = all.iter().map(|f| f.0).fold(f64::INFINITY, f64::min);
-            let mut medians: Vec<_> = all.iter().map(|f| f.1).collect();
-            medians.sort_by(f64::total_cmp);
-            format!("{:>16}", format!("{least:.2} ({:.2})", medians[medians.len() / 2]))
+    println!("cycles an mbuf (alloc + free), median (least to most) of {ROUNDS} rounds");
+    println!("{:<32}{:<27}{:<27} ratio", "", "  Polder", "  DPDK");
+    let mut above = Vec::new();
+    for (_, row, n) in figures.keys().filter(|(whose, ..)| *whose == OURS) {
+        let name = format!("{row}, bulk {n}");
+        let (ours, text) = figure(figures, OURS, row, *n).expect("ours are all measured");
+        let Some((theirs, their_text)) = figure(figures, PEERS, row, *n) else {
+            println!("{name:<32}{text}");
+            continue;
         };
-        println!("{row:<24}{}", BULKS.map(cell).concat());
+        println!("{name:<32}{text}{their_text}{:>6.2}", ours / theirs);
+        if ours > theirs {
+            above.push(name);
+        }
     }
-    println!("least (median of {ROUNDS} rounds' medians)");
+    if figures.keys().any(|(whose, ..)| *whose == PEERS) {
+        println!("above DPDK: {}", if above.is_empty() { "none".into() } else { above.join("; ") });
+    }
 }
 
 fn main() {
@@ -144,14 +166,14 @@ fn main() {
     };
     let (cached, bare) = (pool(512), pool(0));
     let mut figures = Figures::new();
+    let peer = arguments.iter().any(|a| a == "--peer").then(build_peer);
     for _ in 0..ROUNDS {
-        measure(&mut figures, "Polder mbuf-cached", cached);
-        measure(&mut figures, "Polder mbuf-bare", bare);
-        measure_bare(&mut figures, "Polder mempool-cached", cached);
-        measure_bare(&mut figures, "Polder mempool-bare", bare);
-        if arguments.iter().any(|a| a == "--peer")
-            && let Err(e) = peer(&mut figures, cpu)
-        {
+        measure(&mut figures, "mbuf-cached", cached);
+        measure(&mut figures, "mbuf-bare", bare);
+        measure_bare(&mut figures, "mempool-cached", cached);
+        measure_bare(&mut figures, "mempool-bare", bare);
+        let measured = peer.clone().map(|peer| measure_peer(&mut figures, &peer?, cpu));
+        if let Some(Err(e)) = measured {
             eprintln!("no figures of DPDK: {e}");
         }
     }
