@@ -16,6 +16,7 @@
 pub mod driver;
 mod memory;
 mod port;
+mod prefetch;
 mod session;
 mod vring;
 pub mod wire;

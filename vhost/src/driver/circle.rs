@@ -2,6 +2,9 @@
 //!
 //! Free and posted slots stand in one circle: those in `next_used..next_avail` are with the device, those from there on, as
 //! many as are left, are free. Positions count slots, on for ever.
+//!
+//! Devices return slots in the order in which they got them. As long as one does, a slot stands where it always stood, and a
+//! run of slots is posted or taken back as one ([`run`](Circle::run)).
 
 use super::ring_config::RingError;
 
@@ -12,6 +15,8 @@ pub(super) struct Circle {
     /// A slot a position; a power of two of them.
     order: Box<[u16]>,
     posted: Box<[bool]>,
+    /// Position p holds slot p, modulo their number, as from the start.
+    in_place: bool,
     /// Bytes that each slot's descriptors say: header and frame.
     described: Box<[u32]>,
     pub(super) next_avail: u16,
@@ -26,6 +31,7 @@ impl Circle {
             slots,
             order: vec![0; usize::from(slots).next_power_of_two()].into(),
             posted: vec![false; slots.into()].into(),
+            in_place: slots.is_power_of_two() && base.is_multiple_of(slots),
             described: vec![0; slots.into()].into(),
             next_avail: base,
             published: base,
@@ -97,8 +103,31 @@ impl Circle {
         self.posted[usize::from(slot)] = false;
         // Behind all that are free.
         let at = self.index(self.next_used.wrapping_add(self.slots));
+        self.in_place &= self.order[at] == slot;
         self.order[at] = slot;
         self.next_used = self.next_used.wrapping_add(1);
+    }
+
+    /// The slots from position `at` on, up to `most` and to the last one, if all slots are in their places: the first one's
+    /// number, and how many.
+    #[inline(always)]
+    pub(super) fn run(&self, at: u16, most: usize) -> Option<(u16, usize)> {
+        let first = at & (self.slots - 1);
+        self.in_place.then(|| (first, most.min(usize::from(self.slots - first))))
+    }
+
+    /// Posts a run of free slots.
+    #[inline(always)]
+    pub(super) fn post_run(&mut self, first: u16, n: usize) {
+        self.posted[usize::from(first)..][..n].fill(true);
+        self.next_avail = self.next_avail.wrapping_add(n as u16);
+    }
+
+    /// Takes back a run of posted slots: they stay where they are.
+    #[inline(always)]
+    pub(super) fn release_run(&mut self, first: u16, n: usize) {
+        self.posted[usize::from(first)..][..n].fill(false);
+        self.next_used = self.next_used.wrapping_add(n as u16);
     }
 
     /// §2.7.9, §2.8.9: with IN_ORDER one used descriptor may stand for a batch: it names the batch's last slot, and those

@@ -215,6 +215,70 @@ impl Queue {
         self.circle.post(slot);
     }
 
+    /// Says that the buffers of the next `n` free slots will be written.
+    #[inline(always)]
+    pub(super) fn will_fill(&self, n: usize) {
+        for i in 0..n {
+            self.slots
+                .buffers
+                .will_write(self.buffer(self.slot_at(self.circle.next_avail.wrapping_add(i as u16))));
+        }
+    }
+
+    /// Says that the buffers of the next `n` slots that come back will be read.
+    #[inline(always)]
+    pub(super) fn will_look_at(&self, n: usize) {
+        for i in 0..n {
+            self.slots
+                .buffers
+                .will_read(self.buffer(self.slot_at(self.circle.next_used.wrapping_add(i as u16))));
+        }
+    }
+
+    /// A run of up to `most` free slots that need no staging one by one: the first one's number, and how many; none if they
+    /// do.
+    #[inline(always)]
+    pub(super) fn free_run(&self, most: usize) -> (u16, usize) {
+        match &self.ring {
+            Ring::Split(ring) if ring.stages_itself() => self.circle.run(self.circle.next_avail, most),
+            _ => None,
+        }
+        .unwrap_or_default()
+    }
+
+    /// Stages a [`free_run`](Self::free_run), or the first of it.
+    #[inline(always)]
+    pub(super) fn stage_run(&mut self, first: u16, n: usize) {
+        self.circle.post_run(first, n);
+    }
+
+    /// Takes back slots in a row, `ready` at most, as long as `each` agrees, which gets a slot and, if `with_len`, the bytes
+    /// that the device used; returns how many. The rest is for [`take_back`](Self::take_back).
+    #[inline(always)]
+    pub(super) fn take_run(
+        &mut self,
+        ready: usize,
+        with_len: bool,
+        mut each: impl FnMut(&Self, u16, u32) -> bool,
+    ) -> usize {
+        let Ring::Split(ring) = &self.ring else { return 0 };
+        let at = self.circle.next_used;
+        let run = if ring.has_all_entries() { self.circle.run(at, ready) } else { None };
+        let Some((first, n)) = run else { return 0 };
+        let mut taken = 0;
+        while taken < n {
+            let slot = first + taken as u16;
+            let at = at.wrapping_add(taken as u16);
+            let len = if with_len { ring.ring.used_len(at) } else { 0 };
+            if !ring.is_back(at, slot) || !each(self, slot, len) {
+                break;
+            }
+            taken += 1;
+        }
+        self.circle.release_run(first, taken);
+        taken
+    }
+
     /// Publishes what was staged, and kicks if the device asks for it. Returns whether it kicked.
     #[inline(always)]
     pub(super) fn publish(&mut self) -> bool {

@@ -14,6 +14,7 @@ use mbuf::foreign;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
+use crate::prefetch;
 use crate::wire::message::MemoryRegion;
 
 /// Which pages back a [`GuestRam`].
@@ -309,33 +310,6 @@ impl Span {
         self.word::<AtomicU64>(offset).store(value.to_le(), Ordering::Relaxed);
     }
 
-    /// Has the line at `offset` fetched, to be read soon. A hint: it changes nothing.
-    #[inline(always)]
-    pub fn prefetch(&self, offset: usize) {
-        let p = self.at(offset, 1);
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        // SAFETY: a hint, valid for any address; SSE is part of x86_64.
-        unsafe {
-            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(p.cast_const().cast());
-        }
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        let _ = p;
-    }
-
-    /// The same for a line that is to be written: nobody else keeps a copy.
-    #[inline(always)]
-    pub fn prefetch_to_write(&self, offset: usize) {
-        let p = self.at(offset, 1);
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        // SAFETY: a hint, valid for any address; processors without PREFETCHW treat it as a no-op.
-        unsafe {
-            core::arch::asm!("prefetchw [{}]", in(reg) p, options(nostack, preserves_flags, readonly));
-        }
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        let _ = p;
-    }
-
     /// Copies `bytes` to `offset`.
     #[inline(always)]
     pub fn write(&self, offset: usize, bytes: &[u8]) {
@@ -350,6 +324,18 @@ impl Span {
         let src = self.at(offset, bytes.len());
         // SAFETY: as for `write`, the other way.
         unsafe { foreign::copy(bytes.as_mut_ptr(), src, bytes.len()) };
+    }
+
+    /// Says that the line at `offset` will be read.
+    #[inline(always)]
+    pub(super) fn will_read(&self, offset: usize) {
+        prefetch::for_reading(self.start.as_ptr().wrapping_add(offset));
+    }
+
+    /// Says that the line at `offset` will be written.
+    #[inline(always)]
+    pub(super) fn will_write(&self, offset: usize) {
+        prefetch::for_writing(self.start.as_ptr().wrapping_add(offset));
     }
 
     /// Sets `len` bytes at `offset` to `value`.

@@ -14,10 +14,6 @@ pub struct RxRing {
     more: Vec<(usize, usize)>,
 }
 
-/// Slots that are fetched ahead of the one being read: the device has written them, and a core can wait for about so many
-/// lines at once.
-const AHEAD: u16 = 16;
-
 /// A frame that came in, where it lies. Its buffers go back to the device with the next refill.
 #[derive(Debug)]
 pub struct RxFrame<'q> {
@@ -105,6 +101,12 @@ impl RxFrame<'_> {
     }
 }
 
+/// What the header at `start` says of the buffers that its packet takes.
+#[inline(always)]
+fn num_buffers(queue: &Queue, start: usize) -> u16 {
+    queue.buffers().load_u16(start + NUM_BUFFERS_OFFSET, core::sync::atomic::Ordering::Relaxed)
+}
+
 impl RxRing {
     /// A ring in `ram`, with all its slots still to be [refilled](Self::refill).
     ///
@@ -137,8 +139,14 @@ impl RxRing {
     #[inline]
     pub fn refill_some(&mut self, most: usize) -> usize {
         let n = most.min(self.queue.room());
-        for _ in 0..n {
-            self.queue.stage(self.queue.slot_at(self.queue.next_avail()));
+        let mut left = n;
+        while left > 0 {
+            let (first, run) = self.queue.free_run(left);
+            self.queue.stage_run(first, run);
+            if run == 0 {
+                self.queue.stage(self.queue.slot_at(self.queue.next_avail()));
+            }
+            left -= run.max(1);
         }
         self.queue.publish();
         n
@@ -151,11 +159,13 @@ impl RxRing {
     #[inline]
     pub fn poll(&mut self, most: usize, mut each: impl FnMut(&RxFrame<'_>)) -> Result<usize, RingError> {
         let mut left = self.queue.ready()?;
+        self.queue.will_look_at(most.min(left.into()));
         let mut frames = 0;
-        (0..left.min(AHEAD)).for_each(|i| self.prefetch(i));
         while left > 0 && frames < most {
-            if left > AHEAD {
-                self.prefetch(AHEAD);
+            let run = self.poll_run((most - frames).min(left.into()), &mut each);
+            (left, frames) = (left - run as u16, frames + run);
+            if run > 0 {
+                continue;
             }
             let (start, len) = self.next_buffer(left, self.queue.hdr_len)?;
             let buffers = self.num_buffers(start, left)?;
@@ -171,12 +181,24 @@ impl RxRing {
         Ok(frames)
     }
 
-    /// The used buffer after the next `ahead` ones is to be read soon: the one that was posted in its place, as devices return
-    /// them in order.
+    /// Shows `each` of the next frames, `most` at most, as long as they take one sound buffer each and come back in a row.
     #[inline(always)]
-    fn prefetch(&self, ahead: u16) {
-        let slot = self.queue.slot_at(self.queue.next_used().wrapping_add(ahead));
-        self.queue.buffers().prefetch(self.queue.buffer(slot));
+    fn poll_run(&mut self, most: usize, each: &mut impl FnMut(&RxFrame<'_>)) -> usize {
+        self.queue.take_run(most, true, |queue, slot, len| {
+            let (start, len, hdr_len) = (queue.buffer(slot), len as usize, queue.hdr_len);
+            let whole = !queue.mergeable || num_buffers(queue, start) == 1;
+            let sound = whole && (hdr_len..=queue.described(slot) as usize).contains(&len);
+            if sound {
+                each(&RxFrame {
+                    buffers: queue.buffers(),
+                    start,
+                    hdr_len,
+                    first_len: len - hdr_len,
+                    more: &[],
+                });
+            }
+            sound
+        })
     }
 
     /// Takes the next used buffer: where it starts, and its used bytes, `least` or more.
@@ -197,8 +219,7 @@ impl RxRing {
         if !self.queue.mergeable {
             return Ok(1);
         }
-        let num_buffers =
-            self.queue.buffers().load_u16(start + NUM_BUFFERS_OFFSET, core::sync::atomic::Ordering::Relaxed);
+        let num_buffers = num_buffers(&self.queue, start);
         if num_buffers == 0 || num_buffers > left {
             let at = self.queue.next_used().wrapping_sub(1);
             return Err(self.queue.latch(RingError::NumBuffers { at, num_buffers, there: left }));

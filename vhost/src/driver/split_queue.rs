@@ -19,6 +19,8 @@ pub(super) struct SplitQueue {
     shift: u32,
     /// The available ring's entries as they stand in memory.
     entries: Box<[u16]>,
+    /// They are as they were written at the start.
+    entries_in_place: bool,
     /// End and last length of a batch that one used entry stands for (IN_ORDER).
     batch: Option<(u16, u32)>,
     event_idx: bool,
@@ -48,7 +50,19 @@ impl SplitQueue {
         ring.set_avail_idx(config.base);
         let has = |feature| config.features & feature != 0;
         let (event_idx, in_order) = (has(F_EVENT_IDX), has(F_IN_ORDER));
-        Ok((Self { ring, shift, entries, batch: None, event_idx, in_order, used_event: 0 }, slots))
+        Ok((
+            Self {
+                ring,
+                shift,
+                entries,
+                entries_in_place: true,
+                batch: None,
+                event_idx,
+                in_order,
+                used_event: 0,
+            },
+            slots,
+        ))
     }
 
     /// Writes a slot's descriptors.
@@ -77,8 +91,15 @@ impl SplitQueue {
         let entry = usize::from(at & (self.ring.size() - 1));
         if self.entries[entry] != head {
             self.entries[entry] = head;
+            self.entries_in_place = false;
             self.ring.set_avail_entry(at, head);
         }
+    }
+
+    /// Whether slots in their places find their available entries as they have to be.
+    #[inline(always)]
+    pub(super) fn stages_itself(&self) -> bool {
+        self.entries_in_place
     }
 
     #[inline(always)]
@@ -123,6 +144,18 @@ impl SplitQueue {
         let slot = self.slot_of(circle, at, id)?;
         circle.release(slot);
         Ok((slot, len))
+    }
+
+    /// Whether the used entry at position `at` is `slot`'s.
+    #[inline(always)]
+    pub(super) fn is_back(&self, at: u16, slot: u16) -> bool {
+        self.ring.used_id(at) == u32::from(slot) << self.shift
+    }
+
+    /// Whether each slot has a used entry of its own.
+    #[inline(always)]
+    pub(super) fn has_all_entries(&self) -> bool {
+        !self.in_order
     }
 
     /// The posted slot that a used entry names.

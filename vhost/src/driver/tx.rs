@@ -15,10 +15,6 @@ pub struct TxRing {
     queue: Queue,
 }
 
-/// Slots that are fetched ahead of the one being written: the device had them, and a core can wait for about so many lines
-/// at once.
-const AHEAD: usize = 16;
-
 /// Why a frame was not posted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PostError {
@@ -115,13 +111,6 @@ impl TxRing {
         TxFrame { buffers: self.queue.buffers(), start, frame: start + hdr, room }
     }
 
-    /// The buffer of the free slot after the next `ahead` ones is to be written soon.
-    #[inline(always)]
-    fn prefetch(&self, ahead: usize) {
-        let slot = self.queue.slot_at(self.queue.next_avail().wrapping_add(ahead as u16));
-        self.queue.buffers().prefetch_to_write(self.queue.buffer(slot));
-    }
-
     /// Writes each free slot by `write`, which gets a running number and the buffer and says how long the frame is. The
     /// header is zeroed before.
     ///
@@ -151,14 +140,20 @@ impl TxRing {
     #[inline]
     pub fn post_prepared(&mut self, most: usize, mut touch: impl FnMut(&TxFrame<'_>)) -> usize {
         let n = most.min(self.queue.room());
-        (0..n.min(AHEAD)).for_each(|i| self.prefetch(i));
-        for i in 0..n {
-            if i + AHEAD < n {
-                self.prefetch(AHEAD);
+        self.queue.will_fill(n);
+        let mut left = n;
+        while left > 0 {
+            let (first, run) = self.queue.free_run(left);
+            for slot in first..first + run as u16 {
+                touch(&self.frame(slot));
             }
-            let slot = self.queue.slot_at(self.queue.next_avail());
-            touch(&self.frame(slot));
-            self.queue.stage(slot);
+            self.queue.stage_run(first, run);
+            if run == 0 {
+                let slot = self.queue.slot_at(self.queue.next_avail());
+                touch(&self.frame(slot));
+                self.queue.stage(slot);
+            }
+            left -= run.max(1);
         }
         self.queue.publish();
         n
@@ -197,11 +192,16 @@ impl TxRing {
     /// [`RingError`], now and ever after.
     #[inline]
     pub fn reclaim(&mut self) -> Result<usize, RingError> {
-        let ready = self.queue.ready()?;
-        for left in (1..=ready).rev() {
-            self.queue.take_back(left, false)?;
+        let ready = usize::from(self.queue.ready()?);
+        let mut left = ready;
+        while left > 0 {
+            let run = self.queue.take_run(left, false, |_, _, _| true);
+            if run == 0 {
+                self.queue.take_back(left as u16, false)?;
+            }
+            left -= run.max(1);
         }
-        Ok(ready.into())
+        Ok(ready)
     }
 
     /// Sends one frame: reclaims, posts, publishes.

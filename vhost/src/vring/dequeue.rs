@@ -18,13 +18,14 @@ use mbuf::{Burst, MAX_BURST, Mbuf, Offload, TailSegment, foreign};
 use pmd::offload::{OffloadSet, VirtioNetHdr, from_virtio_net};
 use pmd::{DropReason, QueueCounters, QueueEnv, RxQueue};
 
+use crate::prefetch;
 use crate::session::announce::{AnnounceSlot, RARP_LEN, rarp_frame};
 use crate::vring::chain::{self, Chain, ChainError, Direction, Walker};
 use crate::vring::format::{Buffer, Format, Head};
 use crate::vring::ring::{Ring, Terms};
 use crate::vring::slot::State;
 use crate::vring::view::View;
-use crate::vring::{Fault, MAX_FRAME, MAX_PIECES, Vring, VringSlot, prefetch};
+use crate::vring::{Fault, MAX_FRAME, MAX_PIECES, Vring, VringSlot};
 use crate::wire::net;
 
 /// A frame up to this length is copied whole.

@@ -16,13 +16,14 @@ use mbuf::{Burst, MAX_BURST, Mbuf, NoMbufs, Offload, TailSegment, foreign};
 use pmd::offload::{Adapted, OffloadSet, VirtioNetHdr, adapt, to_virtio_net};
 use pmd::{DropReason, QueueCounters, TxQueue};
 
+use crate::prefetch;
 use crate::vring::chain::{self, Chain, ChainError, Direction, Walker};
 use crate::vring::dequeue::offloads;
 use crate::vring::format::{Buffer, Format};
 use crate::vring::ring::{Ring, Terms};
 use crate::vring::slot::State;
 use crate::vring::view::View;
-use crate::vring::{Fault, MAX_FRAME, MAX_PIECES, Vring, VringSlot, prefetch};
+use crate::vring::{Fault, MAX_FRAME, MAX_PIECES, Vring, VringSlot};
 use crate::wire::net;
 use crate::wire::ring::{DESC_F_NEXT, DESC_F_WRITE};
 

@@ -26,7 +26,6 @@ mod enqueue;
 mod fault;
 mod format;
 mod packed;
-mod prefetch;
 mod ring;
 mod slot;
 mod split;
