@@ -25,6 +25,8 @@ pub(super) struct PackedQueue {
     moved: u32,
     /// Where the next used descriptor is due.
     due: Position,
+    /// Each slot takes one descriptor: as long as slots are in their places, a slot's number is its descriptor's position.
+    one_each: bool,
     /// Descriptors that each slot took when it was posted.
     descs: Box<[u16]>,
     /// Slots that came back and were not taken yet, with the bytes used, at the positions of the circle.
@@ -61,7 +63,8 @@ impl PackedQueue {
             first: None,
             moved: 0,
             due: start,
-            descs: vec![0; slots.into()].into(),
+            descs: vec![1; slots.into()].into(),
+            one_each: descs == 1 && !config.indirect,
             back: vec![(0, 0); usize::from(slots).next_power_of_two()].into(),
             seen: config.base,
             event_idx: has(F_EVENT_IDX),
@@ -145,10 +148,80 @@ impl PackedQueue {
     /// How many slots came back.
     #[inline(always)]
     pub(super) fn ready(&mut self, circle: &mut Circle) -> Result<u16, RingError> {
+        let run = self.ready_run(circle);
+        if run > 0 {
+            return Ok(run);
+        }
         while self.seen != circle.published && self.is_used() {
             self.see(circle)?;
         }
         Ok(self.seen.wrapping_sub(circle.next_used))
+    }
+
+    /// How many slots came back in a row, each in its place.
+    #[inline(always)]
+    fn ready_run(&self, circle: &Circle) -> u16 {
+        let posted = circle.published.wrapping_sub(circle.next_used);
+        let Some((first, n)) = circle.run(circle.next_used, posted.into()) else { return 0 };
+        if !self.gives_run_at(circle, first) {
+            return 0;
+        }
+        let back =
+            |first, n, due| (first..).take(n).take_while(|&slot| self.back_at(slot, due).is_some()).count();
+        let (rest, mut ready) = (usize::from(posted) - n, back(first, n, self.due));
+        if ready == n && rest > 0 {
+            ready += back(0, rest, self.due.after(n as u16, self.ring.size()));
+        }
+        ready as u16
+    }
+
+    /// Whether `slot`'s descriptor is the next one to be written, and each slot's descriptor stands where its number says.
+    #[inline(always)]
+    pub(super) fn takes_run_at(&self, slot: u16) -> bool {
+        self.one_each && self.next.at == slot
+    }
+
+    /// Whether `slot`'s descriptor is the next one to come back, and all that came back before was taken.
+    #[inline(always)]
+    pub(super) fn gives_run_at(&self, circle: &Circle, slot: u16) -> bool {
+        self.one_each && self.due.at == slot && self.seen == circle.next_used
+    }
+
+    /// The bytes used of `slot`, if it came back by itself, in its place of a run that stands at `due`.
+    #[inline(always)]
+    pub(super) fn back_at(&self, slot: u16, due: Position) -> Option<u32> {
+        let used = self.ring.flags(slot) & (DESC_F_AVAIL | DESC_F_USED) == due.used_flags();
+        let (id, len) = self.ring.id_and_len(slot);
+        (used && id == slot).then_some(len)
+    }
+
+    /// Where the next used descriptor is due.
+    #[inline(always)]
+    pub(super) fn due(&self) -> Position {
+        self.due
+    }
+
+    /// Passes over so many of a run, which were taken.
+    #[inline(always)]
+    pub(super) fn pass(&mut self, n: u16) {
+        self.seen = self.seen.wrapping_add(n);
+        self.due = self.due.after(n, self.ring.size());
+    }
+
+    /// Writes the descriptors of a run, which [`takes_run_at`](Self::takes_run_at) its first slot.
+    #[inline(always)]
+    pub(super) fn stage_run(&mut self, slots: &Slots, circle: &Circle, first: u16, n: u16) {
+        let flags = slots.direction | self.next.available_flags();
+        let desc = |slot| PackedDesc { addr: slots.addr(slot), len: circle.described(slot), id: slot, flags };
+        let mut rest = first..first + n;
+        if self.first.is_none() {
+            self.ring.set_desc_but_flags(first, desc(first));
+            self.first = Some((first, flags));
+            rest.start += 1;
+        }
+        rest.for_each(|slot| self.ring.set_desc(slot, desc(slot)));
+        self.next = self.next.after(n, self.ring.size());
+        self.moved = self.moved.saturating_add(u32::from(n));
     }
 
     #[inline(always)]
@@ -184,10 +257,13 @@ impl PackedQueue {
     }
 
     #[inline(always)]
-    pub(super) fn take_back(&mut self, circle: &mut Circle) -> (u16, u32) {
+    pub(super) fn take_back(&mut self, circle: &mut Circle) -> Result<(u16, u32), RingError> {
+        if self.seen == circle.next_used {
+            self.see(circle)?;
+        }
         let (slot, len) = self.back[usize::from(circle.next_used) & (self.back.len() - 1)];
         circle.release(slot);
-        (slot, len)
+        Ok((slot, len))
     }
 
     /// Asks for no calls: this driver polls.

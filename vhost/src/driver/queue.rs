@@ -239,16 +239,22 @@ impl Queue {
     /// do.
     #[inline(always)]
     pub(super) fn free_run(&self, most: usize) -> (u16, usize) {
-        match &self.ring {
-            Ring::Split(ring) if ring.stages_itself() => self.circle.run(self.circle.next_avail, most),
-            _ => None,
-        }
+        let run = self.circle.run(self.circle.next_avail, most);
+        run.filter(|run| match &self.ring {
+            Ring::Split(ring) => ring.stages_itself(),
+            Ring::Packed(ring) => ring.takes_run_at(run.0),
+        })
         .unwrap_or_default()
     }
 
     /// Stages a [`free_run`](Self::free_run), or the first of it.
     #[inline(always)]
     pub(super) fn stage_run(&mut self, first: u16, n: usize) {
+        if let Ring::Packed(ring) = &mut self.ring
+            && n > 0
+        {
+            ring.stage_run(&self.slots, &self.circle, first, n as u16);
+        }
         self.circle.post_run(first, n);
     }
 
@@ -261,19 +267,28 @@ impl Queue {
         with_len: bool,
         mut each: impl FnMut(&Self, u16, u32) -> bool,
     ) -> usize {
-        let Ring::Split(ring) = &self.ring else { return 0 };
         let at = self.circle.next_used;
-        let run = if ring.has_all_entries() { self.circle.run(at, ready) } else { None };
-        let Some((first, n)) = run else { return 0 };
-        let mut taken = 0;
-        while taken < n {
-            let slot = first + taken as u16;
-            let at = at.wrapping_add(taken as u16);
-            let len = if with_len { ring.ring.used_len(at) } else { 0 };
-            if !ring.is_back(at, slot) || !each(self, slot, len) {
-                break;
+        let Some((first, n)) = self.circle.run(at, ready) else { return 0 };
+        let slots = (first..).take(n);
+        let taken = match &self.ring {
+            Ring::Split(ring) if ring.is_between_batches() => slots
+                .zip(0u16..)
+                .take_while(|&(slot, i)| {
+                    let at = at.wrapping_add(i);
+                    let len = if with_len { ring.ring.used_len(at) } else { 0 };
+                    ring.is_back(at, slot) && each(self, slot, len)
+                })
+                .count(),
+            Ring::Packed(ring) if ring.gives_run_at(&self.circle, first) => {
+                let due = ring.due();
+                slots
+                    .take_while(|&slot| ring.back_at(slot, due).is_some_and(|len| each(self, slot, len)))
+                    .count()
             }
-            taken += 1;
+            _ => 0,
+        };
+        if let Ring::Packed(ring) = &mut self.ring {
+            ring.pass(taken as u16);
         }
         self.circle.release_run(first, taken);
         taken
@@ -332,7 +347,7 @@ impl Queue {
     pub(super) fn take_back(&mut self, ready: u16, with_len: bool) -> Result<(u16, u32), RingError> {
         let taken = match &mut self.ring {
             Ring::Split(ring) => ring.take_back(&mut self.circle, ready, with_len),
-            Ring::Packed(ring) => Ok(ring.take_back(&mut self.circle)),
+            Ring::Packed(ring) => ring.take_back(&mut self.circle),
         };
         taken.map_err(|error| self.latch(error))
     }

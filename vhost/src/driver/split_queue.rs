@@ -152,10 +152,10 @@ impl SplitQueue {
         self.ring.used_id(at) == u32::from(slot) << self.shift
     }
 
-    /// Whether each slot has a used entry of its own.
+    /// Whether no batch is at hand, whose one used entry stands for several slots.
     #[inline(always)]
-    pub(super) fn has_all_entries(&self) -> bool {
-        !self.in_order
+    pub(super) fn is_between_batches(&self) -> bool {
+        self.batch.is_none()
     }
 
     /// The posted slot that a used entry names.
