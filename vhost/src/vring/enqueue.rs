@@ -31,6 +31,13 @@ use crate::wire::ring::{DESC_F_NEXT, DESC_F_WRITE};
 /// 256 bytes. What comes behind finds the ring full.
 const BURST_COST: usize = 16 * MAX_PIECES;
 
+/// A packet whose buffer's lines are asked for one by one before it is written: the first two are, of every buffer.
+const LONG: usize = 256;
+/// Packets from the one that is written to the one whose lines are asked for.
+const AHEAD: usize = 2;
+/// Most bytes of a buffer that are asked for: more would push out what is wanted sooner.
+const MOST_AHEAD: usize = 2048;
+
 /// The transmit half over a guest's RX ring.
 #[derive(Debug)]
 pub(crate) struct GuestRx {
@@ -168,7 +175,12 @@ impl<F: Format> Giving<'_, F> {
         let mut found =
             [Found { buffer: Buffer::default(), len: 0, plain: core::ptr::null_mut() }; MAX_BURST];
         let ready = self.look(&mut found[..burst.len()])?;
-        for mbuf in burst.iter_mut() {
+        let long = burst.iter().any(|mbuf| mbuf.len() > LONG);
+        for at in 0..burst.len() {
+            if long {
+                ask_for(found[..ready].get(self.filled + AHEAD), burst.get(at + AHEAD));
+            }
+            let mbuf = &mut burst[at];
             // As long as each packet took one plain buffer, the i-th is for the i-th.
             let given = match found[..ready].get(self.filled) {
                 Some(found) if fits(found, mbuf, self.turn.terms.hdr_len()) => {
@@ -385,6 +397,15 @@ impl<F: Format> Giving<'_, F> {
             counters.bursts.add(1);
         }
         Outcome { taken: self.taken, given, fault }
+    }
+}
+
+/// Has the lines of a buffer brought here that a long packet will be written to.
+#[inline]
+fn ask_for(found: Option<&Found>, mbuf: Option<&Mbuf<'_>>) {
+    if let (Some(found), Some(mbuf)) = (found, mbuf) {
+        let end = mbuf.len().min(found.len as usize).min(MOST_AHEAD);
+        (128..end).step_by(64).for_each(|at| prefetch::for_writing(found.plain.wrapping_add(at)));
     }
 }
 
