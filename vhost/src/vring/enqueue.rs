@@ -31,7 +31,7 @@ use crate::wire::ring::{DESC_F_NEXT, DESC_F_WRITE};
 /// 256 bytes. What comes behind finds the ring full.
 const BURST_COST: usize = 16 * MAX_PIECES;
 
-/// A packet whose buffer's lines are asked for one by one before it is written: the first two are, of every buffer.
+/// A packet that is longer has its buffer's lines asked for one by one; the first two are, of every buffer.
 const LONG: usize = 256;
 /// Packets from the one that is written to the one whose lines are asked for.
 const AHEAD: usize = 2;
@@ -175,15 +175,14 @@ impl<F: Format> Giving<'_, F> {
         let mut found =
             [Found { buffer: Buffer::default(), len: 0, plain: core::ptr::null_mut() }; MAX_BURST];
         let ready = self.look(&mut found[..burst.len()])?;
-        let long = burst.iter().any(|mbuf| mbuf.len() > LONG);
-        for at in 0..burst.len() {
-            if long {
-                ask_for(found[..ready].get(self.filled + AHEAD), burst.get(at + AHEAD));
-            }
-            let mbuf = &mut burst[at];
+        let all = &found[..ready];
+        for mbuf in burst.iter_mut() {
             // As long as each packet took one plain buffer, the i-th is for the i-th.
-            let given = match found[..ready].get(self.filled) {
+            let given = match all.get(self.filled) {
                 Some(found) if fits(found, mbuf, self.turn.terms.hdr_len()) => {
+                    if mbuf.len() > LONG {
+                        ask_for(all.get(self.filled + AHEAD), mbuf.len());
+                    }
                     self.give_plain(mbuf, *found);
                     Given::Sent
                 }
@@ -400,11 +399,10 @@ impl<F: Format> Giving<'_, F> {
     }
 }
 
-/// Has the lines of a buffer brought here that a long packet will be written to.
-#[inline]
-fn ask_for(found: Option<&Found>, mbuf: Option<&Mbuf<'_>>) {
-    if let (Some(found), Some(mbuf)) = (found, mbuf) {
-        let end = mbuf.len().min(found.len as usize).min(MOST_AHEAD);
+/// Has a buffer's lines brought here that a packet will be written to which is, most likely, as long as this one.
+fn ask_for(found: Option<&Found>, len: usize) {
+    if let Some(found) = found {
+        let end = len.min(found.len as usize).min(MOST_AHEAD);
         (128..end).step_by(64).for_each(|at| prefetch::for_writing(found.plain.wrapping_add(at)));
     }
 }
