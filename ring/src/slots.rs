@@ -112,6 +112,7 @@ impl<T> Slots<T> {
         // SAFETY: the first segment ends at the arena's end or before; `src` has `count >= first` elements.
         unsafe { copy_in::<T, SHORT>(self.slot(index), src, first) };
         if first < count {
+            core::hint::cold_path();
             // SAFETY: the rest starts at slot 0 and is shorter than the arena as `count` is at most its
             // slots; `src` has `count - first` elements behind `first`.
             unsafe { copy_in::<T, 0>(self.base, src.add(first), count - first) };
@@ -129,6 +130,7 @@ impl<T> Slots<T> {
         // SAFETY: the first segment ends at the arena's end or before; `dst` has room for `count >= first`.
         unsafe { copy_out::<T, SHORT>(self.slot(index), dst, first) };
         if first < count {
+            core::hint::cold_path();
             // SAFETY: the rest starts at slot 0 and is shorter than the arena as `count` is at most its
             // slots; `dst` has room for `count - first` behind `first`.
             unsafe { copy_out::<T, 0>(self.base, dst.add(first), count - first) };
@@ -317,7 +319,11 @@ unsafe fn copy_run<T, const SHORT: usize>(src: *const T, dst: *mut T, count: usi
     // SAFETY: the caller's promise; both pieces lie inside the run.
     unsafe {
         match count * size_of::<T>() {
-            bytes if bytes > SHORT || bytes < 8 => core::ptr::copy_nonoverlapping(src, dst, count),
+            bytes if bytes > SHORT || bytes < 8 => {
+                // What the call needs saved is then saved around it alone, not by every short run too.
+                core::hint::cold_path();
+                core::ptr::copy_nonoverlapping(src, dst, count);
+            }
             bytes @ 64.. => copy_ends::<64>(src.cast(), dst.cast(), bytes),
             bytes @ 32.. => copy_ends::<32>(src.cast(), dst.cast(), bytes),
             bytes @ 16.. => copy_ends::<16>(src.cast(), dst.cast(), bytes),
