@@ -241,6 +241,7 @@ impl<'t> Turn<'_, 't> {
             Ok(n) => n.min(found.len()),
             Err(fault) => return (0, Err(fault)),
         };
+        ring.will_read(at, n);
         for (i, entry) in found[..n].iter_mut().enumerate() {
             match self.look_at(ring, at, entry, &mut spent) {
                 Ok(Some(buffer)) => {

@@ -236,6 +236,7 @@ impl<F: Format> Giving<'_, F> {
     fn look(&mut self, found: &mut [Found]) -> Result<usize, Fault> {
         let mut at = self.at;
         let n = self.ring.ready(at, found.len())?.min(found.len());
+        self.ring.will_read(at, n);
         for (i, entry) in found[..n].iter_mut().enumerate() {
             let Some(head) = self.ring.head(at)? else { return Ok(i) };
             if F::CHAINS_ARE_RUNS && head.desc.flags & DESC_F_NEXT != 0 {

@@ -49,6 +49,10 @@ pub(super) trait Format {
     /// At most how many buffers there are from `at` on; looks again only if fewer than `wanted` are known.
     fn ready(&mut self, at: Self::Place, wanted: usize) -> Result<usize, Fault>;
 
+    /// Has the descriptors of the next `n` buffers from `at` on brought here, which must be ready. A hint: drivers that write
+    /// them anew for each buffer leave them with another core, and who reads one after the other waits for each line.
+    fn will_read(&self, at: Self::Place, n: usize);
+
     /// The head of the buffer at `at`, which must be among the ready ones, if there is one after all.
     fn head(&self, at: Self::Place) -> Result<Option<Head>, Fault>;
 

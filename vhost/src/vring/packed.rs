@@ -196,6 +196,11 @@ impl Format for Packed {
         Ok(wanted.min(usize::from(self.size - at.ahead)))
     }
 
+    /// They stand beside each other: the processor sees for itself where this leads. Asked for before they are available, their
+    /// lines would be taken from who is writing them.
+    #[inline(always)]
+    fn will_read(&self, _: Place, _: usize) {}
+
     #[inline(always)]
     fn head(&self, at: Place) -> Result<Option<Head>, Fault> {
         // A whole round ahead is what we hold ourselves, whatever its flags may say.

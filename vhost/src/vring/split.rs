@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU16, Ordering, fence};
 
 use mbuf::foreign;
 
+use crate::prefetch;
 use crate::vring::format::{Buffer, Format, Head};
 use crate::vring::{Fault, VringSetup};
 use crate::wire::net;
@@ -16,6 +17,9 @@ use crate::wire::ring::{
     AVAIL_F_NO_INTERRUPT, AVAIL_IDX_OFFSET, AVAIL_RING_OFFSET, Desc, USED_ELEM_SIZE, USED_F_NO_NOTIFY,
     USED_IDX_OFFSET, USED_RING_OFFSET, avail_bytes, desc_bytes, need_event, used_bytes,
 };
+
+/// Descriptors in a cache line of 64 bytes.
+const DESCS_OF_A_LINE: usize = 4;
 
 /// A split ring that runs. Everything before `done` is back with the guest.
 #[derive(Debug)]
@@ -69,6 +73,15 @@ impl Split {
             let p = self.desc.as_ptr().add(usize::from(i & self.mask) * 2);
             Desc::from_words(foreign::load_u64(p), foreign::load_u64(p.add(1)))
         }
+    }
+
+    #[inline(always)]
+    fn avail_entry(&self, at: u16) -> u16 {
+        let at = usize::from(at & self.mask);
+        // SAFETY: an entry of the available ring: at < size.
+        let entry =
+            unsafe { AtomicU16::from_ptr(self.avail.as_ptr().add(AVAIL_RING_OFFSET + 2 * at).cast()) };
+        u16::from_le(entry.load(Ordering::Relaxed))
     }
 
     #[inline(always)]
@@ -134,12 +147,18 @@ impl Format for Split {
         Ok(usize::from(known.saturating_sub(ahead)))
     }
 
+    /// Mostly heads are numbered one after the other, and four share a line.
+    #[inline(always)]
+    fn will_read(&self, at: u16, n: usize) {
+        for i in (0..n as u16).step_by(DESCS_OF_A_LINE) {
+            let head = self.avail_entry(at.wrapping_add(i)) & self.mask;
+            prefetch::for_reading(self.desc.as_ptr().wrapping_add(usize::from(head) * 2).cast());
+        }
+    }
+
     #[inline(always)]
     fn head(&self, at: u16) -> Result<Option<Head>, Fault> {
-        let at = usize::from(at & self.mask);
-        // SAFETY: an entry of the available ring: at < size.
-        let head = unsafe { AtomicU16::from_ptr(self.avail.as_ptr().add(AVAIL_RING_OFFSET + 2 * at).cast()) };
-        let number = u16::from_le(head.load(Ordering::Relaxed));
+        let number = self.avail_entry(at);
         if number >= self.size {
             return Err(Fault::DescIndex);
         }
