@@ -71,7 +71,7 @@
 mod capacity;
 mod head_tail;
 mod mpmc;
-mod prefetch;
+pub mod prefetch;
 mod slots;
 pub mod spsc;
 mod sync;

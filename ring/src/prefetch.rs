@@ -4,7 +4,7 @@
 
 /// The line at `p` will be read. As assembly, lest the compiler unrolls what loops over few lines.
 #[inline(always)]
-pub(crate) fn for_reading(p: *const u8) {
+pub fn for_reading(p: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: a hint, valid for any address.
     unsafe {
@@ -16,7 +16,7 @@ pub(crate) fn for_reading(p: *const u8) {
 
 /// The line at `p` will be written: it is taken from the core that has it.
 #[inline(always)]
-pub(crate) fn for_writing(p: *const u8) {
+pub fn for_writing(p: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: a hint, valid for any address; processors without PREFETCHW treat it as a no-op.
     unsafe {

@@ -117,6 +117,20 @@ fn take_lowest(set: &mut u32) -> usize {
     at
 }
 
+impl Addresses {
+    /// Prefetches what all lookups will read: they wait for few misses at once, prefetches for many.
+    #[inline(never)]
+    fn fetch(&self, reader: &Reader<'_>) {
+        let (mut src, mut dst) = (self.new_src, self.new_dst);
+        while src != 0 {
+            reader.fetch(self.src[take_lowest(&mut src)]);
+        }
+        while dst != 0 {
+            reader.fetch(self.dst[take_lowest(&mut dst)]);
+        }
+    }
+}
+
 impl Classifier<'_> {
     /// Learns the senders of a burst and says where its packets go.
     #[inline(always)]
@@ -137,16 +151,20 @@ impl Classifier<'_> {
 
     #[inline(never)]
     fn look_up_all(&self, seen: &Addresses, count: usize, memo: &mut Memo) -> Verdicts {
+        let reader = self.fdb.reader();
+        if reader.is_dense() {
+            seen.fetch(&reader);
+        }
         let reflected = if self.reflects { self.reflected(seen) } else { 0 };
         let learned = seen.new_src & !reflected;
         if learned != 0 {
-            self.learn_all(seen, learned, memo);
+            self.learn_all(&reader, seen, learned, memo);
         }
         if seen.new_dst | reflected == 0 {
             return Verdicts::Same(memo.verdict);
         }
         let mut verdicts = [memo.verdict; MAX_BURST];
-        let (reader, mut new) = (self.fdb.reader(), seen.new_dst);
+        let mut new = seen.new_dst;
         while new != 0 {
             let at = take_lowest(&mut new);
             verdicts[at] = self.verdict(&reader, seen.dst[at]);
@@ -177,8 +195,7 @@ impl Classifier<'_> {
 
     /// The lookups do not wait for each other: a burst's cache misses overlap.
     #[inline(always)]
-    fn learn_all(&self, seen: &Addresses, mut new: u32, memo: &mut Memo) {
-        let reader = self.fdb.reader();
+    fn learn_all(&self, reader: &Reader<'_>, seen: &Addresses, mut new: u32, memo: &mut Memo) {
         while new != 0 {
             let src = seen.src[take_lowest(&mut new)];
             if is_group(src) || src == 0 {

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use ring::prefetch;
+
 use super::entry::{Bucket, Value};
 use super::{Fdb, Learn, first_way};
 use crate::PortId;
@@ -31,6 +33,18 @@ impl Reader<'_> {
     #[inline(always)]
     fn primary(&self, hash: u64) -> &Bucket {
         &self.buckets[hash as usize & (self.buckets.len() - 1)]
+    }
+
+    /// Whether there are so many entries that what a lookup reads is unlikely to be in the nearest cache.
+    #[inline(always)]
+    pub(crate) fn is_dense(&self) -> bool {
+        !self.sparse
+    }
+
+    /// Prefetches what a lookup of `key` will read.
+    #[inline(always)]
+    pub(crate) fn fetch(&self, key: u64) {
+        prefetch::for_reading(std::ptr::from_ref(self.primary(self.hash.hash(key))).cast());
     }
 
     /// The port behind which `key` is.
