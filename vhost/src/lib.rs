@@ -16,7 +16,6 @@
 pub mod driver;
 mod memory;
 mod port;
-mod prefetch;
 mod session;
 mod vring;
 pub mod wire;

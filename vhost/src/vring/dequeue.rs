@@ -17,8 +17,8 @@ use crossbeam_utils::CachePadded;
 use mbuf::{Burst, MAX_BURST, Mbuf, Offload, TailSegment, foreign};
 use pmd::offload::{OffloadSet, VirtioNetHdr, from_virtio_net};
 use pmd::{DropReason, QueueCounters, QueueEnv, RxQueue};
+use ring::prefetch;
 
-use crate::prefetch;
 use crate::session::announce::{AnnounceSlot, RARP_LEN, rarp_frame};
 use crate::vring::chain::{self, Chain, ChainError, Direction, Walker};
 use crate::vring::format::{Buffer, Format, Head};

@@ -15,8 +15,8 @@ use crossbeam_utils::CachePadded;
 use mbuf::{Burst, MAX_BURST, Mbuf, NoMbufs, Offload, TailSegment, foreign};
 use pmd::offload::{Adapted, OffloadSet, VirtioNetHdr, adapt, to_virtio_net};
 use pmd::{DropReason, QueueCounters, TxQueue};
+use ring::prefetch;
 
-use crate::prefetch;
 use crate::vring::chain::{self, Chain, ChainError, Direction, Walker};
 use crate::vring::dequeue::offloads;
 use crate::vring::format::{Buffer, Format};

@@ -8,8 +8,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, Ordering, fence};
 
 use mbuf::foreign;
+use ring::prefetch;
 
-use crate::prefetch;
 use crate::vring::format::{Buffer, Format, Head};
 use crate::vring::{Fault, VringSetup};
 use crate::wire::net;
