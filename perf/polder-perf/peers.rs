@@ -47,7 +47,7 @@ impl Rings {
 
 #[derive(Parser)]
 pub(crate) struct Args {
-    /// Devices, separated by commas; the first is what ratios are to. floor[:BURST[xCOPIES]] is none: what is left of one that
+    /// Devices, separated by commas; the first is what ratios are to. `floor[:BURST[xCOPIES]]` is none: what is left of one that
     /// only moves frames.
     #[arg(long, value_delimiter = ',', default_value = "testpmd,polder,ovs,floor")]
     peers: Vec<Peer>,
