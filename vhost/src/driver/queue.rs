@@ -215,30 +215,29 @@ impl Queue {
         self.circle.post(slot);
     }
 
-    /// Says that the buffers of the next `n` free slots will be written.
+    /// Stages the next `n` free slots, each after `touch` has seen it; there must be as many.
     #[inline(always)]
-    pub(super) fn will_fill(&self, n: usize) {
-        for i in 0..n {
-            self.slots
-                .buffers
-                .will_write(self.buffer(self.slot_at(self.circle.next_avail.wrapping_add(i as u16))));
-        }
-    }
-
-    /// Says that the buffers of the next `n` slots that come back will be read.
-    #[inline(always)]
-    pub(super) fn will_look_at(&self, n: usize) {
-        for i in 0..n {
-            self.slots
-                .buffers
-                .will_read(self.buffer(self.slot_at(self.circle.next_used.wrapping_add(i as u16))));
+    pub(super) fn stage_next(&mut self, n: usize, mut touch: impl FnMut(&Self, u16)) {
+        let mut left = n;
+        while left > 0 {
+            let (first, run) = self.free_run(left);
+            if run == 0 {
+                let slot = self.slot_at(self.circle.next_avail);
+                touch(self, slot);
+                self.stage(slot);
+                left -= 1;
+                continue;
+            }
+            (first..first + run as u16).for_each(|slot| touch(self, slot));
+            self.stage_run(first, run);
+            left -= run;
         }
     }
 
     /// A run of up to `most` free slots that need no staging one by one: the first one's number, and how many; none if they
     /// do.
     #[inline(always)]
-    pub(super) fn free_run(&self, most: usize) -> (u16, usize) {
+    fn free_run(&self, most: usize) -> (u16, usize) {
         let run = self.circle.run(self.circle.next_avail, most);
         run.filter(|run| match &self.ring {
             Ring::Split(ring) => ring.stages_itself(),
@@ -247,15 +246,30 @@ impl Queue {
         .unwrap_or_default()
     }
 
-    /// Stages a [`free_run`](Self::free_run), or the first of it.
     #[inline(always)]
-    pub(super) fn stage_run(&mut self, first: u16, n: usize) {
-        if let Ring::Packed(ring) = &mut self.ring
-            && n > 0
-        {
+    fn stage_run(&mut self, first: u16, n: usize) {
+        if let Ring::Packed(ring) = &mut self.ring {
             ring.stage_run(&self.slots, &self.circle, first, n as u16);
         }
         self.circle.post_run(first, n);
+    }
+
+    /// Says that the buffers of the next `n` free slots will be written.
+    #[inline(always)]
+    pub(super) fn will_fill(&self, n: usize) {
+        self.buffers_from(self.circle.next_avail, n).for_each(|buffer| self.slots.buffers.will_write(buffer));
+    }
+
+    /// Says that the buffers of the next `n` slots that come back will be read.
+    #[inline(always)]
+    pub(super) fn will_look_at(&self, n: usize) {
+        self.buffers_from(self.circle.next_used, n).for_each(|buffer| self.slots.buffers.will_read(buffer));
+    }
+
+    /// Where the buffers start of the `n` slots from position `at` of the circle on.
+    #[inline(always)]
+    fn buffers_from(&self, at: u16, n: usize) -> impl Iterator<Item = usize> {
+        (0..n).map(move |i| self.buffer(self.slot_at(at.wrapping_add(i as u16))))
     }
 
     /// Takes back slots in a row, `ready` at most, as long as `each` agrees, which gets a slot and, if `with_len`, the bytes

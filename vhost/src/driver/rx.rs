@@ -139,15 +139,7 @@ impl RxRing {
     #[inline]
     pub fn refill_some(&mut self, most: usize) -> usize {
         let n = most.min(self.queue.room());
-        let mut left = n;
-        while left > 0 {
-            let (first, run) = self.queue.free_run(left);
-            self.queue.stage_run(first, run);
-            if run == 0 {
-                self.queue.stage(self.queue.slot_at(self.queue.next_avail()));
-            }
-            left -= run.max(1);
-        }
+        self.queue.stage_next(n, |_, _| ());
         self.queue.publish();
         n
     }

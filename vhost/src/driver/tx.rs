@@ -77,6 +77,14 @@ impl TxFrame<'_> {
     }
 }
 
+/// The buffer of `slot`, which must be free.
+#[inline(always)]
+fn frame(queue: &Queue, slot: u16) -> TxFrame<'_> {
+    let (start, hdr) = (queue.buffer(slot), queue.hdr_len);
+    let room = queue.config().buffer_bytes as usize - hdr;
+    TxFrame { buffers: queue.buffers(), start, frame: start + hdr, room }
+}
+
 impl TxRing {
     /// A ring in `ram`, empty.
     ///
@@ -104,13 +112,6 @@ impl TxRing {
         self.queue.room()
     }
 
-    #[inline(always)]
-    fn frame(&self, slot: u16) -> TxFrame<'_> {
-        let (start, hdr) = (self.queue.buffer(slot), self.queue.hdr_len);
-        let room = self.queue.config().buffer_bytes as usize - hdr;
-        TxFrame { buffers: self.queue.buffers(), start, frame: start + hdr, room }
-    }
-
     /// Writes each free slot by `write`, which gets a running number and the buffer and says how long the frame is. The
     /// header is zeroed before.
     ///
@@ -119,7 +120,7 @@ impl TxRing {
     pub fn prepare(&mut self, mut write: impl FnMut(usize, &TxFrame<'_>) -> usize) {
         for i in 0..self.queue.room() {
             let slot = self.queue.slot_at(self.queue.next_avail().wrapping_add(i as u16));
-            let frame = self.frame(slot);
+            let frame = frame(&self.queue, slot);
             frame.set_header(NetHdr::default());
             let len = write(i, &frame);
             assert!(len <= frame.room(), "a frame of {len} bytes in {}", frame.room());
@@ -141,20 +142,7 @@ impl TxRing {
     pub fn post_prepared(&mut self, most: usize, mut touch: impl FnMut(&TxFrame<'_>)) -> usize {
         let n = most.min(self.queue.room());
         self.queue.will_fill(n);
-        let mut left = n;
-        while left > 0 {
-            let (first, run) = self.queue.free_run(left);
-            for slot in first..first + run as u16 {
-                touch(&self.frame(slot));
-            }
-            self.queue.stage_run(first, run);
-            if run == 0 {
-                let slot = self.queue.slot_at(self.queue.next_avail());
-                touch(&self.frame(slot));
-                self.queue.stage(slot);
-            }
-            left -= run.max(1);
-        }
+        self.queue.stage_next(n, |queue, slot| touch(&frame(queue, slot)));
         self.queue.publish();
         n
     }
@@ -169,7 +157,7 @@ impl TxRing {
             return Err(PostError::Full);
         }
         let slot = self.queue.slot_at(self.queue.next_avail());
-        let buffer = self.frame(slot);
+        let buffer = self::frame(&self.queue, slot);
         if frame.len() > buffer.room() {
             return Err(PostError::TooLong { len: frame.len(), room: buffer.room() });
         }
