@@ -6,11 +6,11 @@
 //! so these are the instructions' own cycles, without what it costs to get lines from another core (`polder-perf peers` has
 //! that). The driver's part is not timed. Cycles are those of the time stamp counter (nanoseconds where there is none); the
 //! median of several repetitions, with the least and the most behind it.
-#![expect(unsafe_code, reason = "reads the time stamp counter")]
 
 use std::time::{Duration, Instant};
 
 use mbuf::{Burst, LcoreId, MAX_BURST, Mempool, MempoolConfig};
+use pmd::tsc::now;
 use pmd::{Port, QueueEnv, RxQueue, TxQueue};
 use tempfile::TempDir;
 use vhost::VhostUserPort;
@@ -24,20 +24,6 @@ const QUEUE_SIZE: u16 = 2 * FRAMES as u16;
 const REPETITIONS: usize = 301;
 /// Longest wait until a guest's rings run.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-fn now() -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: neither instruction needs anything.
-    unsafe {
-        core::arch::x86_64::_mm_lfence();
-        core::arch::x86_64::_rdtsc()
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-        START.elapsed().as_nanos() as u64
-    }
-}
 
 /// A guest and the port that serves it.
 struct Guest {
