@@ -7,7 +7,6 @@ use crate::endpoint::{EndpointSpec, GuestOptions, GuestSpec};
 use crate::pattern::{Pattern, Sizes};
 use crate::peers::{Memory, Needs, Peer, Programs, start};
 use crate::placement::{Placement, round_trip};
-use crate::probe::Extent;
 use crate::report::total_mpps;
 use crate::run::{Outcome, Plan, Progress, Way, run_then};
 
@@ -40,21 +39,10 @@ impl Path {
 
     fn plan(&self, sockets: &[PathBuf], config: &Config) -> Plan {
         let guest = |path: &PathBuf| GuestSpec { path: path.clone(), queues: self.queues };
-        Plan {
-            endpoints: sockets.iter().map(guest).map(EndpointSpec::Guest).collect(),
-            guests: self.guests,
-            pattern: self.pattern,
-            replay: None,
-            extent: Some(Extent::default()),
-            burst: 64,
-            rate: None,
-            window: None,
-            count: None,
-            busy: self.busy,
-            warm_up: Duration::from_secs(1),
-            seconds: config.seconds,
-            cpus: vec![config.cpu],
-        }
+        let endpoints = sockets.iter().map(guest).map(EndpointSpec::Guest).collect();
+        let load =
+            Plan::full_load(endpoints, self.guests, self.pattern, Duration::from_secs(1), config.seconds);
+        Plan { busy: self.busy, cpus: vec![config.cpu], ..load }
     }
 }
 

@@ -105,22 +105,11 @@ struct Bench<'c> {
 impl Bench<'_> {
     fn plan(&self) -> Plan {
         let config = self.config;
-        Plan {
-            endpoints: config.endpoints.clone(),
-            guests: config.guests,
-            pattern: Pattern { sizes: self.size, macs: config.macs, ..Pattern::default() },
-            replay: None,
-            extent: Some(Extent::default()),
-            burst: 64,
-            rate: None,
-            window: None,
-            count: None,
-            busy: usize::MAX,
-            // Addresses are learned, caches warm.
-            warm_up: config.trial / 5,
-            seconds: config.trial,
-            cpus: config.cpu.into_iter().collect(),
-        }
+        let pattern = Pattern { sizes: self.size, macs: config.macs, ..Pattern::default() };
+        // Addresses are learned, caches warm.
+        let warm_up = config.trial / 5;
+        let load = Plan::full_load(config.endpoints.clone(), config.guests, pattern, warm_up, config.trial);
+        Plan { cpus: config.cpu.into_iter().collect(), ..load }
     }
 
     fn run(&self, plan: &Plan) -> Result<Outcome, String> {

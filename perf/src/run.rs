@@ -52,6 +52,33 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Full load, all of whose frames are numbered: as fast as the device takes them, from all endpoints, on one thread where
+    /// the system likes.
+    #[must_use]
+    pub fn full_load(
+        endpoints: Vec<EndpointSpec>,
+        guests: GuestOptions,
+        pattern: Pattern,
+        warm_up: Duration,
+        seconds: Duration,
+    ) -> Self {
+        Self {
+            endpoints,
+            guests,
+            pattern,
+            replay: None,
+            extent: Some(Extent::default()),
+            burst: 64,
+            rate: None,
+            window: None,
+            count: None,
+            busy: usize::MAX,
+            warm_up,
+            seconds,
+            cpus: Vec::new(),
+        }
+    }
+
     /// What endpoint `from` sends to endpoint `to`.
     fn frames(&self, from: u8, to: u8) -> Vec<Vec<u8>> {
         self.replay.clone().unwrap_or_else(|| self.pattern.frames(from, to))
