@@ -10,6 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::deadline::{secs, wait_for};
 use crate::undo::{Undo, next_number, run_dir};
 
+/// Of each log, when a test fails: with more, what the test itself said drowns in them.
+const LAST_LINES: usize = 15;
+
 #[derive(Debug)]
 pub(crate) struct Process {
     name: String,
@@ -89,7 +92,7 @@ impl Process {
             let text = read_lossy(log);
             let lines: Vec<_> = text.lines().collect();
             eprintln!("--- {} ({}), last lines:", self.name, log.display());
-            eprintln!("{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+            eprintln!("{}", lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"));
         }
     }
 }
