@@ -16,9 +16,9 @@ const RECORDED: &[(&str, f64)] = &[
     ("mempool", 23.94),
     ("fdb", 62.64),
     ("fdb_64k", 74.70),
-    ("vring_split", 365.5),
+    ("vring_split", 386.0),
     ("vring_packed", 525.3),
-    ("switch_split", 399.5),
+    ("switch_split", 420.1),
     ("switch_packed", 559.3),
     ("switch_split_1514", 1942.7),
 ];

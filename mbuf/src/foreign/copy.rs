@@ -26,34 +26,35 @@ pub unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
     }
 }
 
-/// Stores a little-endian 64-bit word into memory that others read and write.
+/// Makes a little-endian 64-bit word that others read and write this one. A word that is it already is left alone: its cache
+/// line then stays with all who have it.
 ///
 /// # Safety
-/// `p..p+8` must be writable as for [`copy`].
+/// `p..p+8` must be readable and writable as for [`copy`].
 #[inline(always)]
-pub unsafe fn store_u64(p: *mut u8, value: u64) {
+pub unsafe fn update_u64(p: *mut u8, value: u64) {
     // SAFETY: by contract; the value is ours.
-    unsafe { imp::store8(p, value.to_le()) };
+    unsafe { imp::update8(p, value.to_le()) };
 }
 
-/// Stores a little-endian 32-bit word into memory that others read and write.
+/// The same for 32 bits.
 ///
 /// # Safety
-/// `p..p+4` must be writable as for [`copy`].
+/// `p..p+4` must be readable and writable as for [`copy`].
 #[inline(always)]
-pub unsafe fn store_u32(p: *mut u8, value: u32) {
+pub unsafe fn update_u32(p: *mut u8, value: u32) {
     // SAFETY: by contract; the value is ours.
-    unsafe { imp::store4(p, value.to_le()) };
+    unsafe { imp::update4(p, value.to_le()) };
 }
 
-/// Stores a little-endian 16-bit word into memory that others read and write.
+/// The same for 16 bits.
 ///
 /// # Safety
-/// `p..p+2` must be writable as for [`copy`].
+/// `p..p+2` must be readable and writable as for [`copy`].
 #[inline(always)]
-pub unsafe fn store_u16(p: *mut u8, value: u16) {
+pub unsafe fn update_u16(p: *mut u8, value: u16) {
     // SAFETY: by contract; the value is ours.
-    unsafe { imp::store2(p, value.to_le()) };
+    unsafe { imp::update2(p, value.to_le()) };
 }
 
 /// From this many bytes on the processor's own string copy wins.
@@ -105,18 +106,18 @@ mod imp {
     step!(move4, reg, u32, "mov {:e}, [{s}]", "mov [{d}], {v:e}");
     step!(move2, reg, u16, "mov {:x}, [{s}]", "mov [{d}], {v:x}");
 
-    macro_rules! store {
-        ($name:ident, $ty:ty, $store:literal) => {
+    macro_rules! update {
+        ($name:ident, $ty:ty, $compare:literal, $store:literal) => {
             #[inline(always)]
             pub(super) unsafe fn $name(p: *mut u8, value: $ty) {
-                // SAFETY: one store of the width that the caller vouches for.
-                unsafe { asm!($store, p = in(reg) p, v = in(reg) value, options(nostack, preserves_flags)) };
+                // SAFETY: one load, and a store if that is not it, of the width that the caller vouches for.
+                unsafe { asm!($compare, "je 2f", $store, "2:", p = in(reg) p, v = in(reg) value, options(nostack)) };
             }
         };
     }
-    store!(store8, u64, "mov [{p}], {v}");
-    store!(store4, u32, "mov [{p}], {v:e}");
-    store!(store2, u16, "mov [{p}], {v:x}");
+    update!(update8, u64, "cmp [{p}], {v}", "mov [{p}], {v}");
+    update!(update4, u32, "cmp [{p}], {v:e}", "mov [{p}], {v:e}");
+    update!(update2, u16, "cmp [{p}], {v:x}", "mov [{p}], {v:x}");
 
     #[inline(always)]
     unsafe fn move1(dst: *mut u8, src: *const u8) {
@@ -211,18 +212,23 @@ mod imp {
     pub(super) use short as medium;
     pub(super) use short as long;
 
-    macro_rules! store {
+    macro_rules! update {
         ($name:ident, $ty:ty) => {
             pub(super) unsafe fn $name(p: *mut u8, value: $ty) {
-                let bytes = value.to_ne_bytes();
+                let (bytes, mut there) = (value.to_ne_bytes(), [0; size_of::<$ty>()]);
                 // SAFETY: as many bytes as the caller vouches for.
-                unsafe { short(p, bytes.as_ptr(), bytes.len()) };
+                unsafe {
+                    short(there.as_mut_ptr(), p, bytes.len());
+                    if there != bytes {
+                        short(p, bytes.as_ptr(), bytes.len());
+                    }
+                }
             }
         };
     }
-    store!(store8, u64);
-    store!(store4, u32);
-    store!(store2, u16);
+    update!(update8, u64);
+    update!(update4, u32);
+    update!(update2, u16);
 }
 
 #[cfg(test)]
@@ -230,13 +236,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stores_words_wherever_they_stand() {
+    fn words_change_wherever_they_stand() {
         let mut bytes = [0u8; 16];
-        // SAFETY: all inside the array.
-        unsafe {
-            store_u64(bytes.as_mut_ptr().add(1), 0x0807_0605_0403_0201);
-            store_u32(bytes.as_mut_ptr().add(9), 0x0c0b_0a09);
-            store_u16(bytes.as_mut_ptr().add(13), 0x0e0d);
+        // Twice: what is there already stays.
+        for _ in 0..2 {
+            // SAFETY: all inside the array.
+            unsafe {
+                update_u64(bytes.as_mut_ptr().add(1), 0x0807_0605_0403_0201);
+                update_u32(bytes.as_mut_ptr().add(9), 0x0c0b_0a09);
+                update_u16(bytes.as_mut_ptr().add(13), 0x0e0d);
+            }
         }
         assert_eq!(bytes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0]);
     }

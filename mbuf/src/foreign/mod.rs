@@ -6,6 +6,6 @@ mod mapping;
 mod registry;
 mod sigbus;
 
-pub use copy::{copy, load_u16_acquire, load_u64, store_u16, store_u32, store_u64};
+pub use copy::{copy, load_u16_acquire, load_u64, update_u16, update_u32, update_u64};
 pub use mapping::{ForeignError, ForeignMapping, seal_size};
 pub use registry::Watch;

@@ -248,8 +248,7 @@ impl<F: Format> Giving<'_, F> {
                 && let Some(host) = self.turn.view.translate(head.desc.addr, head.desc.len)
             {
                 entry.plain = host.as_ptr();
-                prefetch::for_writing(entry.plain);
-                prefetch::for_writing(entry.plain.wrapping_add(64));
+                ask_for_start(entry.plain, self.turn.terms.hdr_len());
             }
             at = self.ring.after(at, entry.buffer);
         }
@@ -281,7 +280,8 @@ impl<F: Format> Giving<'_, F> {
         self.at = self.ring.after(self.at, found.buffer);
     }
 
-    /// Writes the header of a packet that takes one buffer, in whole words: nothing reads them back in other pieces.
+    /// Writes the header of a packet that takes one buffer, in whole words: nothing reads them back in other pieces. Mostly it
+    /// is what stands there from the last packet.
     ///
     /// # Safety
     /// The guest's header goes to `to`, which is translated.
@@ -296,11 +296,11 @@ impl<F: Format> Giving<'_, F> {
         };
         // SAFETY: as many bytes as the header has, by contract.
         unsafe {
-            foreign::store_u64(to, head);
+            foreign::update_u64(to, head);
             if self.turn.terms.hdr_len() == net::HDR_LEN {
-                foreign::store_u32(to.add(8), u32::from(rest) | 1 << 16);
+                foreign::update_u32(to.add(8), u32::from(rest) | 1 << 16);
             } else {
-                foreign::store_u16(to.add(8), rest);
+                foreign::update_u16(to.add(8), rest);
             }
         }
     }
@@ -398,6 +398,18 @@ impl<F: Format> Giving<'_, F> {
         }
         Outcome { taken: self.taken, given, fault }
     }
+}
+
+/// Has a buffer's first two lines brought here. One that has nothing but the header in it, as with drivers that align
+/// frames, mostly stays as it is ([`foreign::update_u64`]): it may stay with the guest, too.
+#[inline(always)]
+fn ask_for_start(buffer: *const u8, hdr_len: usize) {
+    if (buffer.addr() + hdr_len).is_multiple_of(64) {
+        prefetch::for_reading(buffer);
+    } else {
+        prefetch::for_writing(buffer);
+    }
+    prefetch::for_writing(buffer.wrapping_add(64));
 }
 
 /// Has a buffer's lines brought here that a packet will be written to which is, most likely, as long as this one.

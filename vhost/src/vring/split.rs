@@ -188,10 +188,10 @@ impl Format for Split {
     fn stage(&mut self, i: usize, buffer: Buffer, len: u32) {
         let at = usize::from(self.done.wrapping_add(i as u16) & self.mask);
         let entry = u64::from(buffer.id) | u64::from(len) << 32;
+        // Where buffers go round in order it mostly stands there since the last round, and its line need not change hands.
         // SAFETY: an entry of the used ring: at < size. The driver reads it only after V2, so a plain store will do.
         unsafe {
-            let p = self.used.as_ptr().add(USED_RING_OFFSET + USED_ELEM_SIZE * at);
-            p.cast::<u64>().write_unaligned(entry.to_le());
+            foreign::update_u64(self.used.as_ptr().add(USED_RING_OFFSET + USED_ELEM_SIZE * at), entry);
         }
     }
 
