@@ -29,7 +29,8 @@ fn race(side: Side, flip: impl Fn(&PackedRing, &[PackedDesc; 4], &mut Numbers) +
         let span = attacker.ram.alloc(2 * 4096, 64).expect("room");
         if side == Side::Rx {
             attacker.allow(&span);
-            attacker.allow(&attacker.ram.span((header.addr - GPA) as usize, 12));
+            // The header's address and another piece's length are what a driver may have meant, too.
+            attacker.allow(&attacker.ram.span((header.addr - GPA) as usize, 512));
         }
         let rest = PackedDesc { addr: span.gpa(), len: 400, ..header };
         let pieces = [header, rest, PackedDesc { addr: rest.addr + 412, len: 500, ..rest }, rest];

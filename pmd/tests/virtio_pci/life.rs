@@ -149,8 +149,8 @@ fn n01_n04_pulled_out_under_traffic_and_put_back() {
             }
             until("some of it came through", || worked.load(Ordering::Relaxed) > 0);
         });
-        until("ready", || life.queues.tx[0].is_ready());
-        assert!(life.works(9));
+        // What the other thread left in the rings at the last change comes first.
+        until("it works again", || life.works(9));
         life.end();
     }
 }
