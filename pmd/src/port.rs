@@ -26,7 +26,8 @@ pub trait RxQueue: Send {
     /// Completes the last turn first, if the caller has not.
     fn rx_burst<'t>(&'t mut self, burst: &mut Burst<'t>) -> usize;
 
-    /// Ends the turn: the sender gets back all buffers of the bursts since the last call.
+    /// Ends the turn: the sender gets back all buffers of the bursts since the last call. One that polls for them may get the
+    /// newest few a moment later.
     fn complete(&mut self) {}
 
     /// Whether packets can come at all: link up, queue enabled. Cheap, and only a hint.

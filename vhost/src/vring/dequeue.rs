@@ -35,6 +35,10 @@ const SNAPSHOT: usize = 192;
 /// Shortest frame: an Ethernet header.
 const MIN_FRAME: usize = 14;
 
+/// Polls in a row that find nothing before a guest gets to see what it is to see late: a moment, which a sender at full rate
+/// does not let pass.
+const LATE_POLLS: u32 = 256;
+
 /// The receive half over a guest's TX ring.
 #[derive(Debug)]
 pub(crate) struct GuestTx {
@@ -51,6 +55,8 @@ pub(crate) struct GuestTx {
     held: [Buffer; MAX_BURST],
     /// How many they are. If any, this half is inside the gate since `rx_burst`.
     in_hand: usize,
+    /// Polls in a row that found nothing, while the guest does not see yet all that it got back.
+    late: u32,
 }
 
 impl GuestTx {
@@ -70,6 +76,7 @@ impl GuestTx {
             rests,
             held: [Buffer::default(); MAX_BURST],
             in_hand: 0,
+            late: 0,
         }
     }
 }
@@ -82,7 +89,7 @@ impl RxQueue for GuestTx {
         if state == State::Stopped {
             return 0;
         }
-        let Self { slot, env, counters, announce, pieces, rests, held, in_hand } = self;
+        let Self { slot, env, counters, announce, pieces, rests, held, in_hand, late } = self;
         let Some(mut inside) = slot.try_enter() else { return 0 };
         let Some(Vring { ring, terms, view, .. }) = inside.as_mut() else { return 0 };
         let before = burst.len();
@@ -105,8 +112,13 @@ impl RxQueue for GuestTx {
             burst.truncate(before);
         }
         if taken > 0 {
-            *in_hand = taken;
+            (*in_hand, *late) = (taken, 0);
             inside.stay();
+        } else if let Some(ring) = inside.as_mut().filter(|ring| ring.is_late()) {
+            *late += 1;
+            if *late >= LATE_POLLS && ring.show() {
+                counters.notifications.add(1);
+            }
         }
         if let Some(mac) = announce.take() {
             send_rarp(env, counters, burst, mac);

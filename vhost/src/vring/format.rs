@@ -75,6 +75,20 @@ pub(super) trait Format {
     /// Gives the first `n` buffers back as they were staged. On a fault, those before the one that is at fault.
     fn publish(&mut self, n: usize) -> Result<(), Fault>;
 
+    /// The same, but a driver that polls may see the last few of them only after the next ones, or after
+    /// [`show`](Self::show).
+    fn publish_late(&mut self, n: usize) -> Result<(), Fault> {
+        self.publish(n)
+    }
+
+    /// Whether some are given back that the guest does not see yet.
+    fn is_late(&self) -> bool {
+        false
+    }
+
+    /// Has the guest see all that is given back.
+    fn show(&mut self) {}
+
     /// Whether the guest wants a call for what was given back since it was asked last.
     fn wants_call(&mut self) -> bool;
 

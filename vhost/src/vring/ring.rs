@@ -94,13 +94,33 @@ impl Vring {
         self.view.is_gone()
     }
 
-    /// Gives buffers back into which nothing was written: all that are in hand, in order.
+    /// Gives buffers back into which nothing was written: all that are in hand, in order. A driver that polls may see the last
+    /// few of them late.
     #[inline]
     pub(super) fn give_back(&mut self, buffers: &[Buffer]) -> Result<(), Fault> {
         match &mut self.ring {
             Ring::Split(ring) => give_back(ring, buffers),
             Ring::Packed(ring) => give_back(ring, buffers),
         }
+    }
+
+    /// Whether the guest does not see yet all that was given back.
+    #[inline(always)]
+    pub(super) fn is_late(&self) -> bool {
+        match &self.ring {
+            Ring::Split(ring) => ring.is_late(),
+            Ring::Packed(ring) => ring.is_late(),
+        }
+    }
+
+    /// Has the guest see all that was given back, and calls it if it asked for that meanwhile. True if it was called.
+    #[cold]
+    pub(super) fn show(&mut self) -> bool {
+        match &mut self.ring {
+            Ring::Split(ring) => ring.show(),
+            Ring::Packed(ring) => ring.show(),
+        }
+        self.notify()
     }
 
     /// Calls the guest if it asked for it. True if it was called.
@@ -150,5 +170,5 @@ fn give_back<F: Format>(ring: &mut F, buffers: &[Buffer]) -> Result<(), Fault> {
     for (i, &buffer) in buffers.iter().enumerate() {
         ring.stage(i, buffer, 0);
     }
-    ring.publish(buffers.len())
+    ring.publish_late(buffers.len())
 }

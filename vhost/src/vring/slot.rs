@@ -85,6 +85,7 @@ impl VringSlot {
     pub(crate) fn start(&self, setup: VringSetup) {
         let state = if setup.enabled { State::Ready } else { State::Disabled };
         let mut inside = self.gate.enter();
+        show_late(inside.as_mut());
         *inside = Some(Vring::new(setup));
         self.fault.store(0, Ordering::Relaxed);
         self.set_state(state);
@@ -98,6 +99,7 @@ impl VringSlot {
     pub(crate) fn stop(&self) -> Option<u32> {
         let mut inside = self.gate.enter();
         self.set_state(State::Stopped);
+        show_late(inside.as_mut());
         inside.take().map(|ring| ring.base())
     }
 
@@ -168,7 +170,8 @@ impl VringSlot {
         if self.state() == State::Stopped {
             return true;
         }
-        let Some(inside) = self.try_enter() else { return false };
+        let Some(mut inside) = self.try_enter() else { return false };
+        show_late(inside.as_mut());
         let can_kick = self.kicks.load(Ordering::Relaxed) > 0;
         inside.as_ref().is_none_or(|ring| can_kick && ring.arm())
     }
@@ -229,6 +232,13 @@ impl VringSlot {
 
     fn set_state(&self, state: State) {
         self.state.store(state as u8, Ordering::Relaxed);
+    }
+}
+
+/// Has the guest see what it is to see late: nothing may come that would show it.
+fn show_late(ring: Option<&mut Vring>) {
+    if let Some(ring) = ring.filter(|ring| ring.is_late()) {
+        ring.show();
     }
 }
 

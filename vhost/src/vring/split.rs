@@ -21,7 +21,12 @@ use crate::wire::ring::{
 /// Descriptors in a cache line of 64 bytes.
 const DESCS_OF_A_LINE: usize = 4;
 
-/// A split ring that runs. Everything before `done` is back with the guest.
+/// Buffers that a driver that polls sees late. DPDK's frees all it has sent as soon as the ring has not more than so many, or a
+/// quarter, in use; a thousand at once go past its mempool's cache, and it goes on with buffers that are in no cache at all.
+/// As long as packets come it never finds so few.
+const LATE: u16 = 32;
+
+/// A split ring that runs. Everything before `done` is back with the guest, which sees it up to `shown`.
 #[derive(Debug)]
 pub(super) struct Split {
     desc: NonNull<u64>,
@@ -30,12 +35,16 @@ pub(super) struct Split {
     mask: u16,
     size: u16,
     done: u16,
+    /// used.idx.
+    shown: u16,
     /// avail.idx as last seen.
     seen: u16,
     /// used.idx when the guest was last asked whether it wants a call.
     signalled: u16,
     /// Whether `signalled` means anything: not right after a start.
     signalled_valid: bool,
+    /// Whether the guest said, when it was asked last, that it wants no calls at all.
+    polled: bool,
     event_idx: bool,
 }
 
@@ -55,9 +64,11 @@ impl Split {
             mask: setup.size - 1,
             size: setup.size,
             done: base,
+            shown: base,
             seen: base,
             signalled: base,
             signalled_valid: false,
+            polled: false,
             event_idx: setup.features & net::F_EVENT_IDX != 0,
         };
         ring.used_word(0).store(0, Ordering::Relaxed);
@@ -99,6 +110,13 @@ impl Split {
         } else {
             self.used_word(0).store(flags.to_le(), Ordering::Relaxed);
         }
+    }
+
+    #[inline(always)]
+    fn show_until(&mut self, shown: u16) {
+        self.shown = shown;
+        // ORDERING: V2 Release, pairs with the driver's load of used.idx.
+        self.used_word(USED_IDX_OFFSET).store(shown.to_le(), Ordering::Release);
     }
 
     fn avail_word(&self, offset: usize) -> u16 {
@@ -198,22 +216,45 @@ impl Format for Split {
     #[inline(always)]
     fn publish(&mut self, n: usize) -> Result<(), Fault> {
         self.done = self.done.wrapping_add(n as u16);
-        // ORDERING: V2 Release, pairs with the driver's load of used.idx.
-        self.used_word(USED_IDX_OFFSET).store(self.done.to_le(), Ordering::Release);
+        self.show_until(self.done);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn publish_late(&mut self, n: usize) -> Result<(), Fault> {
+        if !self.polled {
+            return self.publish(n);
+        }
+        self.done = self.done.wrapping_add(n as u16);
+        let late = LATE.min(self.size / 4);
+        if self.done.wrapping_sub(self.shown) > late {
+            self.show_until(self.done.wrapping_sub(late));
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn is_late(&self) -> bool {
+        self.shown != self.done
+    }
+
+    fn show(&mut self) {
+        if self.is_late() {
+            self.show_until(self.done);
+        }
     }
 
     #[inline]
     fn wants_call(&mut self) -> bool {
         // ORDERING: V3, pairs with the driver's fence between storing used_event (or flags) and reading used.idx.
         fence(Ordering::SeqCst);
-        let old = core::mem::replace(&mut self.signalled, self.done);
+        let (new, old) = (self.shown, core::mem::replace(&mut self.signalled, self.shown));
         let valid = core::mem::replace(&mut self.signalled_valid, true);
         if self.event_idx {
-            !valid
-                || need_event(self.avail_word(AVAIL_RING_OFFSET + 2 * usize::from(self.size)), self.done, old)
+            !valid || need_event(self.avail_word(AVAIL_RING_OFFSET + 2 * usize::from(self.size)), new, old)
         } else {
-            (!valid || old != self.done) && self.avail_word(0) & AVAIL_F_NO_INTERRUPT == 0
+            self.polled = self.avail_word(0) & AVAIL_F_NO_INTERRUPT != 0;
+            (!valid || old != new) && !self.polled
         }
     }
 
