@@ -27,6 +27,8 @@ pub enum Peer {
     Polder,
     /// DPDK's testpmd, io forwarding between pairs of ports: no lookup.
     Testpmd,
+    /// The same with mbufs that each hold a whole frame of 64 KiB, which nobody's are unless told so.
+    TestpmdLarge,
     /// Open vSwitch with DPDK, action NORMAL: a learning switch.
     Ovs,
     /// vhost-user-backend and virtio-queue, as they are: frames from one port of a pair to the other.
@@ -42,12 +44,13 @@ impl FromStr for Peer {
         match text.split_once(':').unwrap_or((text, "")) {
             ("polder", "") => Ok(Self::Polder),
             ("testpmd", "") => Ok(Self::Testpmd),
+            ("testpmd", "large") => Ok(Self::TestpmdLarge),
             ("ovs", "") => Ok(Self::Ovs),
             ("offtheshelf", "") => Ok(Self::OffTheShelf),
             ("floor", "") => Ok(Self::Floor(Floor::default())),
             ("floor", how) => Ok(Self::Floor(how.parse()?)),
             _ => Err(format!(
-                "{text:?}: there are polder, testpmd, ovs, offtheshelf, floor and floor:BURST[xCOPIES]"
+                "{text:?}: there are polder, testpmd, testpmd:large, ovs, offtheshelf, floor and floor:BURST[xCOPIES]"
             )),
         }
     }
@@ -58,6 +61,7 @@ impl fmt::Display for Peer {
         match self {
             Self::Polder => f.write_str("polder"),
             Self::Testpmd => f.write_str("testpmd"),
+            Self::TestpmdLarge => f.write_str("testpmd:large"),
             Self::Ovs => f.write_str("ovs"),
             Self::OffTheShelf => f.write_str("offtheshelf"),
             Self::Floor(floor) => floor.fmt(f),
@@ -72,6 +76,7 @@ impl Peer {
         match self {
             Self::Polder => "learning switch",
             Self::Testpmd => "io: no lookup",
+            Self::TestpmdLarge => "io: no lookup; mbufs of 64 KiB",
             Self::Ovs => "NORMAL: learning switch",
             Self::OffTheShelf => {
                 "port to port, off-the-shelf crates; one queue pair, split rings, not mergeable"
@@ -87,7 +92,7 @@ impl Peer {
     pub fn version(self, programs: &Programs) -> Result<String, String> {
         match self {
             Self::Polder => process::first_line(&programs.polder, &["--version"]),
-            Self::Testpmd => testpmd::version(),
+            Self::Testpmd | Self::TestpmdLarge => testpmd::version(),
             Self::Ovs => ovs::version(),
             Self::OffTheShelf => Ok("vhost-user-backend 0.24, virtio-queue 0.18".into()),
             Self::Floor(_) => Ok(env!("CARGO_PKG_VERSION").into()),
@@ -173,7 +178,8 @@ pub fn start(peer: Peer, programs: &Programs, needs: Needs, cpu: usize) -> Resul
     let home = folder.path();
     let mut processes = match peer {
         Peer::Polder => polder::start(&programs.polder, home, &setup)?,
-        Peer::Testpmd => testpmd::start(home, &setup)?,
+        Peer::Testpmd => testpmd::start(home, &setup, testpmd::USUAL)?,
+        Peer::TestpmdLarge => testpmd::start(home, &setup, testpmd::LARGE)?,
         Peer::Ovs => ovs::start(home, &setup)?,
         Peer::OffTheShelf => polder::start_offtheshelf(&programs.offtheshelf, home, &setup)?,
         Peer::Floor(floor) => floor::start(floor, programs, home, &setup)?,
@@ -204,7 +210,7 @@ mod tests {
 
     #[test]
     fn peers_are_read_by_the_names_they_have() {
-        for name in ["polder", "testpmd", "ovs", "offtheshelf"] {
+        for name in ["polder", "testpmd", "testpmd:large", "ovs", "offtheshelf"] {
             assert_eq!(name.parse::<Peer>().unwrap().to_string(), name);
         }
         assert_eq!("floor:256".parse(), Ok(Peer::Floor(Floor { burst: 256, copies: 1 })));
