@@ -287,9 +287,9 @@ impl Mempool {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn own_cache(&self) -> Option<&Cache> {
-        self.caches.get(lcore::current()?).map(|c| &**c)
+        self.caches.get(lcore::current()).map(|c| &**c)
     }
 
     /// Takes `n` mbufs out and puts them back without looking at them: what `rte_mempool` does, for the benchmark.
