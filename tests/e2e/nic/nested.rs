@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::frames::Mac;
 use super::lab::{Lab, program};
+use super::mishap;
 use crate::console::{Console, Output};
 use crate::deadline::{secs, wait_for};
 use crate::guest::{Spec, qemu_command};
@@ -50,8 +51,10 @@ impl Guest {
             words.map(|word| format!("\"{}\"", word.to_string_lossy().replace('"', "\\\""))).collect();
         let mut console = Console::connect(&lab.file("guest"));
         lab.start("guest", &line.join(" "));
-        let booted = console.wait_boot(BOOT);
-        booted.unwrap_or_else(|e| panic!("boot of the guest in the lab: {e}\n{}", lab.log("guest")));
+        if let Err(error) = console.wait_boot(BOOT) {
+            mishap::note("the machine in it does not boot");
+            panic!("boot of the guest in the lab: {error}\n{}", lab.log("guest"));
+        }
         Self { console }
     }
 
