@@ -22,8 +22,6 @@ pub struct Input {
     pub(crate) number: usize,
     pub(crate) queue: Box<dyn RxQueue>,
     memo: Memo,
-    /// Visits in a row that found nothing.
-    pub(crate) silent: u32,
     /// Its signals wake its lcore.
     pub(crate) watched: bool,
     /// See [`RxQueue::reflects`].
@@ -35,7 +33,7 @@ impl Input {
     #[must_use]
     pub fn new(port: PortId, number: usize, queue: Box<dyn RxQueue>) -> Self {
         let reflects = queue.reflects();
-        Self { port, number, queue, memo: Memo::default(), silent: 0, watched: false, reflects }
+        Self { port, number, queue, memo: Memo::default(), watched: false, reflects }
     }
 }
 

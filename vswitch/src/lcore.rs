@@ -13,17 +13,13 @@ use crate::forward::{Forwarder, Input};
 use crate::mailbox::Mailbox;
 use crate::meter::Meter;
 use crate::output::{Inlet, Output, TxSlot};
+use crate::roster::Roster;
 use crate::sleep::{Doorbell, Patience, Sleeper};
 use crate::stages::{Laps, Probe, Untimed};
 use crate::stats::LcoreTally;
 use crate::timer::TimerWheel;
 use crate::{Clock, IdlePolicy, LcoreConfig, SwitchError, cpu};
 
-/// A receive half that found nothing so many times in a row is visited in every 32nd turn only, as long as others have
-/// something: sixty idle guests shall not cost two busy ones their time, and a visit costs as much as a packet. Whoever was
-/// silent waits at most half as long as it was silent; a turn of two busy guests takes 2.5 us.
-const SILENT: u32 = 64;
-const SILENT_EVERY: u32 = 32;
 /// Time without packets before an idle lcore lets others run, and before it sleeps: some times as long as a sleep costs, so
 /// that a steady stream is polled and a trickle is slept for.
 const YIELD_AFTER_NS: u64 = 50_000;
@@ -167,6 +163,7 @@ fn settle(cpu: Option<usize>, idle: IdlePolicy) -> Result<LcoreId, SwitchError> 
 /// The thread's own end.
 struct Turner {
     inputs: Vec<Input>,
+    roster: Roster,
     forwarder: Forwarder,
     tally: Arc<CachePadded<LcoreTally>>,
     mailbox: Arc<Mailbox<Command>>,
@@ -200,6 +197,7 @@ impl Turner {
         }
         Self {
             inputs: Vec::with_capacity(ROOM_FOR_INPUTS),
+            roster: Roster::with_capacity(ROOM_FOR_INPUTS),
             forwarder: Forwarder::with_tally(Arc::clone(&common.fdb), Arc::clone(&tally)),
             tally,
             mailbox,
@@ -254,15 +252,13 @@ impl Turner {
         probe.begin();
         self.turns = self.turns.wrapping_add(1);
         let mut packets = 0;
-        for (at, input) in (0u32..).zip(&mut self.inputs) {
-            let skip = input.silent > SILENT && self.empty_turns == 0;
-            if skip && !(self.turns.wrapping_add(at)).is_multiple_of(SILENT_EVERY) {
-                continue;
-            }
-            let count = self.forwarder.poll_with(input, probe);
-            input.silent = if count == 0 { input.silent.saturating_add(1) } else { 0 };
+        for i in 0..self.roster.begin(self.turns, self.empty_turns == 0) {
+            let at = self.roster.visit(i);
+            let count = self.forwarder.poll_with(&mut self.inputs[at], probe);
+            self.roster.note(at, count);
             packets += count;
         }
+        self.roster.end();
         packets += self.forwarder.take_handovers(probe);
         self.forwarder.end_turn_with(probe);
         self.tally.polls.add(1);
@@ -345,6 +341,7 @@ impl Turner {
                         input.watched = self.sleeper.watch(&*input.queue);
                         input
                     }));
+                    self.roster.reset(self.inputs.len());
                     let _ = done.send(());
                 }
                 Command::Detach { number, parts } => {
@@ -359,6 +356,7 @@ impl Turner {
     fn detach(&mut self, number: u16) -> Parts {
         let inputs: Vec<_> = self.inputs.extract_if(.., |input| input.port.number() == number).collect();
         inputs.iter().for_each(|input| self.sleeper.unwatch(&*input.queue));
+        self.roster.reset(self.inputs.len());
         let (txs, inlets) = self.forwarder.take_output(number);
         Parts { inputs, txs, inlets }
     }

@@ -47,6 +47,7 @@ mod meter;
 mod output;
 mod port_id;
 mod ports;
+mod roster;
 mod sleep;
 mod stages;
 mod stats;
