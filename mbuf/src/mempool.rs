@@ -275,8 +275,13 @@ impl Mempool {
         match self.own_cache() {
             // SAFETY: this thread holds the cache's identity; the mbufs are nobody else's by contract.
             Some(cache) => unsafe { cache.put(mbufs, &self.ring, self.cache_size) },
-            None => give(&self.ring, mbufs),
+            None => self.put_shared(mbufs),
         }
+    }
+
+    #[cold]
+    fn put_shared(&self, mbufs: &[MetaPtr]) {
+        give(&self.ring, mbufs);
     }
 
     /// Returns the calling lcore's cache to the ring (before its thread ends, say).
@@ -306,7 +311,7 @@ impl Mempool {
             let taken = match self.own_cache() {
                 // SAFETY: this thread holds the cache's identity.
                 Some(cache) => unsafe { cache.take(chunk, &self.ring, self.cache_size) },
-                None => self.take_shared(chunk),
+                None => self.ring.dequeue_bulk(chunk).map(|_| ()).ok_or(NoMbufs),
             };
             assert!(taken.is_ok(), "the pool is large enough");
         }

@@ -125,6 +125,7 @@ impl Cache {
 }
 
 /// Puts mbufs into the pool's ring, which has room for all there are.
+#[inline(always)]
 pub(super) fn give(ring: &Mpmc<MetaPtr>, mbufs: &[MetaPtr]) {
     let done = ring.enqueue_bulk(mbufs);
     assert!(done.is_some(), "the ring holds all mbufs of its pool");
