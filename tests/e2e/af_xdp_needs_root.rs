@@ -9,7 +9,7 @@ use crate::machine::{needs_program, needs_root};
 use crate::namespace::Namespace;
 use crate::polder::{Polder, Port, binary};
 use crate::process::Process;
-use crate::traffic::PingCount;
+use crate::traffic::{PingCount, ping_until_answered};
 
 /// The switch's own namespace, and hosts whose `eth0` is the other end of a veth there.
 struct Wired {
@@ -149,9 +149,7 @@ fn a_veth_is_unplugged_under_traffic_and_comes_back() {
         assert!(wired.polder.is_running());
         plug(&wired.middle, &wired.hosts[0], 1, 1);
         wired.wait_until_all_are_up();
-        let again =
-            format!("for i in $(seq 20); do ping -q -c 1 -W 1 {} && exit 0; done; exit 1", address(2));
-        wired.hosts[0].run(&again);
+        wired.hosts[0].run(&ping_until_answered(&address(2)));
     }
     wired.end();
 }

@@ -56,10 +56,14 @@ pub(crate) fn ping_both_ways((a, b): (&mut Guest, &mut Guest), size: u16) {
     ping_loses_nothing(b, &a.ip(), size);
 }
 
-/// Pings until one answer comes: after a card came back, neighbours may have to be found again.
+/// The shell command that pings until one answer comes: neighbours may have to be found, again, too.
+pub(crate) fn ping_until_answered(to: &str) -> String {
+    format!("for i in $(seq 20); do ping -q -c 1 -W 1 {to} && exit 0; done; exit 1")
+}
+
+/// Pings until one answer comes, after a card came back.
 pub(crate) fn ping_comes_back(from: &mut Guest, to: &str) {
-    let command = format!("for i in $(seq 20); do ping -q -c 1 -W 1 {to} && exit 0; done; exit 1");
-    let output = from.sh_within(&command, secs(40));
+    let output = from.sh_within(&ping_until_answered(to), secs(40));
     assert_eq!(output.status, 0, "{}: no answer from {to}: {}", from.name(), output.text);
 }
 

@@ -10,7 +10,7 @@ use crate::deadline::secs;
 use crate::machine::{needs_program, needs_root};
 use crate::namespace::Namespace;
 use crate::process::{Process, timed};
-use crate::traffic::PingCount;
+use crate::traffic::{PingCount, ping_until_answered};
 use crate::undo::{next_number, run_dir};
 
 const PEER: &str = "10.77.0.100";
@@ -43,8 +43,7 @@ fn scene() {
 
     // The card hands the VF its own broadcasts back: the guest asks who has the address, and stays where it is. How long the
     // first question takes in a machine in a machine is nothing to fail for.
-    let once = format!("for i in $(seq 20); do ping -q -c 1 -W 1 {PEER} && exit 0; done; exit 1");
-    guest.sh(&once, secs(60));
+    guest.sh(&ping_until_answered(PEER), secs(60));
     let pings = guest.sh(&format!("ping -q -c 20 -i 0.2 -W 5 {PEER}"), secs(60));
     assert_eq!(PingCount::parse(&pings), PingCount { sent: 20, received: 20 });
     let pings = wire.run("ping -q -c 20 -i 0.2 -W 5 10.77.0.1");
