@@ -47,8 +47,9 @@ impl Rings {
 
 #[derive(Parser)]
 pub(crate) struct Args {
-    /// Devices, separated by commas; the first is what ratios are to. `floor[:BURST[xCOPIES]]` is none: what is left of one that
-    /// only moves frames.
+    /// Devices, separated by commas; the first is what ratios are to: polder, testpmd, testpmd:large (mbufs of 64 KiB), ovs, vpp (a
+    /// bridge), vpp:xconnect, offtheshelf. `floor[:BURST[xCOPIES]]` is none: what is left of one that only moves frames. Programs
+    /// of DPDK's and of VPP's are those in the PATH.
     #[arg(long, value_delimiter = ',', default_value = "testpmd,polder,ovs,floor")]
     peers: Vec<Peer>,
     /// Frame sizes in bytes without FCS; imix; or 64k: TCP that guests leave to others to segment.

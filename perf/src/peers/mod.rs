@@ -6,6 +6,7 @@ mod ovs;
 mod polder;
 mod process;
 mod testpmd;
+mod vpp;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use process::Process;
+use vpp::Layer2;
 
 pub use floor::Floor;
 pub use memory::Memory;
@@ -31,6 +33,10 @@ pub enum Peer {
     TestpmdLarge,
     /// Open vSwitch with DPDK, action NORMAL: a learning switch.
     Ovs,
+    /// FD.io VPP, a bridge domain: a learning switch.
+    Vpp,
+    /// FD.io VPP, cross-connect between pairs of ports: no lookup.
+    VppCrossConnect,
     /// vhost-user-backend and virtio-queue, as they are: frames from one port of a pair to the other.
     OffTheShelf,
     /// No device: a loop that moves frames from one port of a pair to the other, and does nothing else.
@@ -46,11 +52,14 @@ impl FromStr for Peer {
             ("testpmd", "") => Ok(Self::Testpmd),
             ("testpmd", "large") => Ok(Self::TestpmdLarge),
             ("ovs", "") => Ok(Self::Ovs),
+            ("vpp", "") => Ok(Self::Vpp),
+            ("vpp", "xconnect") => Ok(Self::VppCrossConnect),
             ("offtheshelf", "") => Ok(Self::OffTheShelf),
             ("floor", "") => Ok(Self::Floor(Floor::default())),
             ("floor", how) => Ok(Self::Floor(how.parse()?)),
             _ => Err(format!(
-                "{text:?}: there are polder, testpmd, testpmd:large, ovs, offtheshelf, floor and floor:BURST[xCOPIES]"
+                "{text:?}: there are polder, testpmd, testpmd:large, ovs, vpp, vpp:xconnect, offtheshelf, floor and \
+                 floor:BURST[xCOPIES]"
             )),
         }
     }
@@ -63,6 +72,8 @@ impl fmt::Display for Peer {
             Self::Testpmd => f.write_str("testpmd"),
             Self::TestpmdLarge => f.write_str("testpmd:large"),
             Self::Ovs => f.write_str("ovs"),
+            Self::Vpp => f.write_str("vpp"),
+            Self::VppCrossConnect => f.write_str("vpp:xconnect"),
             Self::OffTheShelf => f.write_str("offtheshelf"),
             Self::Floor(floor) => floor.fmt(f),
         }
@@ -78,6 +89,8 @@ impl Peer {
             Self::Testpmd => "io: no lookup",
             Self::TestpmdLarge => "io: no lookup; mbufs of 64 KiB",
             Self::Ovs => "NORMAL: learning switch",
+            Self::Vpp => "bridge domain: learning switch",
+            Self::VppCrossConnect => "cross-connect: no lookup",
             Self::OffTheShelf => {
                 "port to port, off-the-shelf crates; one queue pair, split rings, not mergeable"
             }
@@ -94,6 +107,7 @@ impl Peer {
             Self::Polder => process::first_line(&programs.polder, &["--version"]),
             Self::Testpmd | Self::TestpmdLarge => testpmd::version(),
             Self::Ovs => ovs::version(),
+            Self::Vpp | Self::VppCrossConnect => vpp::version(),
             Self::OffTheShelf => Ok("vhost-user-backend 0.24, virtio-queue 0.18".into()),
             Self::Floor(_) => Ok(env!("CARGO_PKG_VERSION").into()),
         }
@@ -181,6 +195,8 @@ pub fn start(peer: Peer, programs: &Programs, needs: Needs, cpu: usize) -> Resul
         Peer::Testpmd => testpmd::start(home, &setup, testpmd::USUAL)?,
         Peer::TestpmdLarge => testpmd::start(home, &setup, testpmd::LARGE)?,
         Peer::Ovs => ovs::start(home, &setup)?,
+        Peer::Vpp => vpp::start(home, &setup, Layer2::Bridge)?,
+        Peer::VppCrossConnect => vpp::start(home, &setup, Layer2::CrossConnect)?,
         Peer::OffTheShelf => polder::start_offtheshelf(&programs.offtheshelf, home, &setup)?,
         Peer::Floor(floor) => floor::start(floor, programs, home, &setup)?,
     };
@@ -210,12 +226,12 @@ mod tests {
 
     #[test]
     fn peers_are_read_by_the_names_they_have() {
-        for name in ["polder", "testpmd", "testpmd:large", "ovs", "offtheshelf"] {
+        for name in ["polder", "testpmd", "testpmd:large", "ovs", "vpp", "vpp:xconnect", "offtheshelf"] {
             assert_eq!(name.parse::<Peer>().unwrap().to_string(), name);
         }
         assert_eq!("floor:256".parse(), Ok(Peer::Floor(Floor { burst: 256, copies: 1 })));
         assert_eq!("floor".parse(), Ok(Peer::Floor(Floor::default())));
-        for bad in ["", "vpp", "polder:1", "floor:x"] {
+        for bad in ["", "vpp:1", "polder:1", "floor:x"] {
             assert!(bad.parse::<Peer>().is_err(), "{bad}");
         }
     }
