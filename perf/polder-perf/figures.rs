@@ -71,6 +71,8 @@ impl Report {
         lines.push(self.table());
         for (path, series) in &self.all {
             for one in series {
+                let again = |why| format!("- {path}: {}: a run failed and was done again: {why}", one.peer);
+                lines.extend(one.stumble.iter().map(again));
                 lines.extend(one.trouble.iter().map(|why| format!("- {path}: {}: {why}", one.peer)));
             }
         }
@@ -170,6 +172,7 @@ fn device(series: &Series, against: Against) -> Value {
         "ratio": figures.and_then(|f| against.ratio(f)),
         "share_of_floor": figures.and_then(|f| against.share(f)),
         "memory": memory,
+        "stumble": series.stumble,
         "trouble": series.trouble,
         "runs": series.counted.iter().map(one_run).collect::<Vec<_>>(),
         "discarded": series.discarded.iter().map(one_run).collect::<Vec<_>>(),
@@ -188,7 +191,7 @@ mod tests {
         let near = Duration::from_nanos(100);
         let memory = Memory { resident: 3 << 19, huge: 2 << 20, guests: 1 << 30 };
         let run = Run { mpps, gbits: 2.0 * mpps, before: near, after: near, memory };
-        Series { peer, counted: vec![run], discarded: Vec::new(), trouble: None }
+        Series { peer, counted: vec![run], discarded: Vec::new(), stumble: None, trouble: None }
     }
 
     fn report() -> Report {

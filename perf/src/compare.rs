@@ -99,7 +99,9 @@ pub struct Series {
     pub counted: Vec<Run>,
     /// Runs that do not.
     pub discarded: Vec<Run>,
-    /// Why there are no more: what it does not offer, or what it said.
+    /// How the one run ended that failed and was forgiven: a device may stumble at its first start.
+    pub stumble: Option<String>,
+    /// Why there are no more: what it does not offer, or what it said when it failed for the second time.
     pub trouble: Option<String>,
 }
 
@@ -116,7 +118,14 @@ pub struct Figures {
 
 impl Series {
     fn new(peer: Peer) -> Self {
-        Self { peer, counted: Vec::new(), discarded: Vec::new(), trouble: None }
+        Self { peer, counted: Vec::new(), discarded: Vec::new(), stumble: None, trouble: None }
+    }
+
+    fn fail(&mut self, error: String) {
+        match self.stumble.take() {
+            None => self.stumble = Some(error),
+            Some(_) => self.trouble = Some(error),
+        }
     }
 
     /// Of what `what` says of each run that counts; `None` if none does.
@@ -141,7 +150,7 @@ fn median(sorted: &[f64]) -> Option<f64> {
     if sorted.len().is_multiple_of(2) { Some((sorted[middle - 1] + upper) / 2.0) } else { Some(upper) }
 }
 
-/// Compares `peers` on a path: A B A B, until each has its runs. Tells `said` of each run. A device that cannot do it is left
+/// Compares `peers` on a path: A B A B, until each has its runs. Tells `said` of each run. A device that fails twice is left
 /// out from then on, and its series says why.
 pub fn compare(
     config: &Config,
@@ -161,7 +170,7 @@ pub fn compare(
                     said(series.peer, &run, counts);
                     if counts { series.counted.push(run) } else { series.discarded.push(run) }
                 }
-                Err(error) => series.trouble = Some(error),
+                Err(error) => series.fail(error),
             }
         }
     }
@@ -206,6 +215,15 @@ mod tests {
     fn run_of(mpps: f64, before: u64, after: u64) -> Run {
         let [before, after] = [before, after].map(Duration::from_nanos);
         Run { mpps, gbits: 0.0, before, after, memory: Memory::default() }
+    }
+
+    #[test]
+    fn who_fails_twice_is_left_out() {
+        let mut series = Series::new(Peer::Ovs);
+        series.fail("no good frame".into());
+        assert_eq!((series.stumble.as_deref(), &series.trouble), (Some("no good frame"), &None));
+        series.fail("not there".into());
+        assert_eq!((series.stumble, series.trouble.as_deref()), (None, Some("not there")));
     }
 
     #[test]
