@@ -2,6 +2,7 @@
 
 use mbuf::{Checksum, GsoKind, Mbuf, Offload};
 
+use super::width::sum;
 use crate::DropReason;
 
 /// A ones' complement sum over bytes that come in pieces, of any length each.
@@ -42,16 +43,6 @@ impl Sum {
     pub fn finish(self) -> u16 {
         u16::from_be(!fold(self.acc))
     }
-}
-
-/// Sums 32-bit words into 64 bits, which do not overflow below 16 GiB; the compiler makes vector code of it.
-#[inline]
-fn sum(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<4>();
-    let mut acc: u64 = words.iter().map(|w| u64::from(u32::from_ne_bytes(*w))).sum();
-    let (pairs, last) = rest.as_chunks::<2>();
-    acc += pairs.iter().map(|p| u64::from(u16::from_ne_bytes(*p))).sum::<u64>();
-    acc + last.first().map_or(0, |b| u64::from(u16::from_ne_bytes([*b, 0])))
 }
 
 /// Adds the upper halves to the lower ones until 16 bits are left.

@@ -13,6 +13,7 @@ mod parse;
 mod segment;
 mod set;
 mod virtio_net;
+mod width;
 
 use mbuf::{Checksum, GsoKind, Mbuf, Offload};
 
@@ -24,6 +25,7 @@ pub use parse::{Headers, Network, Transport, parse};
 pub use segment::{MAX_SEGMENTS, Segmenter};
 pub use set::OffloadSet;
 pub use virtio_net::{VirtioNetHdr, to_virtio_net};
+pub use width::Width;
 
 /// A packet in a form that its receiver accepts.
 #[derive(Debug)]
