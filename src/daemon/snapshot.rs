@@ -120,6 +120,7 @@ fn lcore_stats(l: &vswitch::LcoreStats) -> LcoreStats {
         packets: l.packets,
         busy_cycles: l.busy_cycles,
         idle_cycles: l.idle_cycles,
+        waited_ns: l.waited_ns,
     }
 }
 

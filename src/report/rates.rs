@@ -11,7 +11,7 @@ pub(crate) fn rates_table(earlier: &Stats, now: &Stats, span: Duration) -> Strin
         let before = earlier.ports.iter().find(|p| p.name == port.name).cloned().unwrap_or_default();
         ports.row(port_row(&before, port, span.as_secs_f64()));
     }
-    let mut lcores = Table::new(&["LCORE", "CPU", "MPPS", "CYCLES/PACKET", "BUSY%"]);
+    let mut lcores = Table::new(&["LCORE", "CPU", "MPPS", "CYCLES/PACKET", "BUSY%", "WAITED-MS"]);
     for lcore in &now.lcores {
         let before = earlier.lcores.iter().find(|l| l.id == lcore.id).cloned().unwrap_or_default();
         let delta = lcore.since(&before);
@@ -21,6 +21,7 @@ pub(crate) fn rates_table(earlier: &Stats, now: &Stats, span: Duration) -> Strin
             format!("{:.3}", delta.packets as f64 / span.as_secs_f64() / 1e6),
             format!("{:.0}", delta.cycles_per_packet()),
             format!("{:.1}", 100.0 * delta.busy_share()),
+            delta.waited_cell(),
         ]);
     }
     format!("{ports}\n{lcores}")

@@ -77,6 +77,8 @@ pub(crate) struct LcoreStats {
     pub(crate) busy_cycles: u64,
     /// TSC cycles in turns that did not.
     pub(crate) idle_cycles: u64,
+    /// Nanoseconds in which others had its CPU while it could have run; none if the kernel does not tell.
+    pub(crate) waited_ns: Option<u64>,
 }
 
 /// The forwarding table's counters.
@@ -109,6 +111,11 @@ impl LcoreStats {
         ratio(self.busy_cycles, self.packets)
     }
 
+    /// Milliseconds that it waited for its CPU, as one cell.
+    pub(super) fn waited_cell(&self) -> String {
+        self.waited_ns.map_or_else(|| "-".into(), |ns| format!("{:.1}", ns as f64 / 1e6))
+    }
+
     /// What was counted since `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         Self {
@@ -118,6 +125,7 @@ impl LcoreStats {
             packets: self.packets.saturating_sub(earlier.packets),
             busy_cycles: self.busy_cycles.saturating_sub(earlier.busy_cycles),
             idle_cycles: self.idle_cycles.saturating_sub(earlier.idle_cycles),
+            waited_ns: self.waited_ns.map(|now| now.saturating_sub(earlier.waited_ns.unwrap_or(0))),
         }
     }
 }
@@ -175,7 +183,7 @@ fn ports(stats: &Stats) -> Table {
 }
 
 fn lcores(lcores: &[LcoreStats]) -> Table {
-    let mut table = Table::new(&["LCORE", "CPU", "POLLS", "PACKETS", "CYCLES/PACKET", "BUSY%"]);
+    let mut table = Table::new(&["LCORE", "CPU", "POLLS", "PACKETS", "CYCLES/PACKET", "BUSY%", "WAITED-MS"]);
     for l in lcores {
         table.row([
             l.id.to_string(),
@@ -184,6 +192,7 @@ fn lcores(lcores: &[LcoreStats]) -> Table {
             l.packets.to_string(),
             format!("{:.0}", l.cycles_per_packet()),
             format!("{:.1}", 100.0 * l.busy_share()),
+            l.waited_cell(),
         ]);
     }
     table
@@ -207,7 +216,13 @@ mod tests {
             drops: Drops::from([("tx_full".to_owned(), 2), ("same_port".to_owned(), 1)]),
             ..PortStats::default()
         };
-        let lcore = LcoreStats { packets: 10, busy_cycles: 300, idle_cycles: 700, ..LcoreStats::default() };
+        let lcore = LcoreStats {
+            packets: 10,
+            busy_cycles: 300,
+            idle_cycles: 700,
+            waited_ns: Some(12_340_000),
+            ..LcoreStats::default()
+        };
         Stats { ports: vec![port], lcores: vec![lcore], ..Stats::default() }
     }
 
@@ -228,7 +243,7 @@ mod tests {
         ] {
             assert!(!port[key].is_null(), "{key}");
         }
-        for key in ["id", "cpu", "polls", "packets", "busy_cycles", "idle_cycles"] {
+        for key in ["id", "cpu", "polls", "packets", "busy_cycles", "idle_cycles", "waited_ns"] {
             assert!(value["lcores"][0][key].is_u64(), "{key}");
         }
         assert_eq!(serde_json::from_value::<Stats>(value).unwrap(), sample());
@@ -237,7 +252,7 @@ mod tests {
     #[test]
     fn the_table_tells_all() {
         let text = stats_table(&sample());
-        assert!(text.contains("same_port 1, tx_full 2") && text.contains("30.0"), "{text}");
+        assert!(["same_port 1, tx_full 2", "30.0", "12.3"].iter().all(|word| text.contains(word)), "{text}");
     }
 
     #[test]

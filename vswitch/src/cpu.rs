@@ -15,6 +15,24 @@ pub(crate) fn pin(cpu: usize) -> Result<(), SwitchError> {
     sched_setaffinity(None, &one).map_err(|e| SwitchError::Affinity(e.into()))
 }
 
+/// A thread of this process, as the kernel knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ThreadId(rustix::thread::Pid);
+
+impl ThreadId {
+    /// The calling thread.
+    pub(crate) fn current() -> Self {
+        Self(rustix::thread::gettid())
+    }
+
+    /// Nanoseconds in which it could have run and did not, ever; as of the last time that it was given a CPU.
+    pub(crate) fn waited_ns(self) -> Option<u64> {
+        // Three numbers: time on a CPU, time waiting for one, and how often it was given one (proc(5)).
+        let file = format!("/proc/self/task/{}/schedstat", self.0.as_raw_nonzero());
+        std::fs::read_to_string(file).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
+    }
+}
+
 /// A set as people write it: `0-3,8`.
 fn list(set: &CpuSet) -> String {
     let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|c| set.is_set(*c)).collect();
@@ -61,6 +79,25 @@ mod tests {
         for cpu in [1023, 1024, usize::MAX] {
             let error = pin(cpu).unwrap_err().to_string();
             assert!(error.contains(&cpu.to_string()) && error.contains("allowed"), "{error}");
+        }
+    }
+
+    #[test]
+    fn of_two_threads_on_one_cpu_each_waits() {
+        let spin = || {
+            pin(0).unwrap();
+            let me = ThreadId::current();
+            let end = std::time::Instant::now() + std::time::Duration::from_millis(100);
+            while std::time::Instant::now() < end {
+                std::hint::spin_loop();
+            }
+            me.waited_ns()
+        };
+        let other = std::thread::spawn(spin);
+        let both = [spin(), other.join().unwrap()];
+        // A kernel that does not tell is none that this can be tried on.
+        if let [Some(one), Some(other)] = both {
+            assert!(one + other > 30_000_000, "{one} and {other} ns: they ran at the same time");
         }
     }
 

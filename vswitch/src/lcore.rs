@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 use mbuf::LcoreId;
 
+use crate::cpu::ThreadId;
 use crate::fdb::{Fdb, Sweep};
 use crate::forward::{Forwarder, Input};
 use crate::mailbox::Mailbox;
@@ -70,6 +71,7 @@ pub(crate) struct LcoreEnd {
     pub(crate) config: LcoreConfig,
     pub(crate) tally: Arc<CachePadded<LcoreTally>>,
     pub(crate) bell: Arc<Doorbell>,
+    pub(crate) thread_id: ThreadId,
     mailbox: Arc<Mailbox<Command>>,
     thread: Thread,
 }
@@ -101,7 +103,7 @@ impl Lcore {
         let body = move || match settle(cpu, common.idle) {
             Ok(_identity) => {
                 // Nobody listens any more if the switch gave up starting.
-                if ready.send(Ok(())).is_ok() {
+                if ready.send(Ok(ThreadId::current())).is_ok() {
                     turner.run();
                 }
             }
@@ -111,9 +113,9 @@ impl Lcore {
         };
         let name = format!("lcore{}", config.id);
         let thread = std::thread::Builder::new().name(name).spawn(body).map_err(SwitchError::Thread)?;
-        started.recv().unwrap_or(Err(SwitchError::LcoreDied(config.id)))?;
+        let thread_id = started.recv().unwrap_or(Err(SwitchError::LcoreDied(config.id)))?;
         let (config, unparks) = (config.clone(), thread.thread().clone());
-        Ok(Self { end: LcoreEnd { config, tally, bell, mailbox, thread: unparks }, thread })
+        Ok(Self { end: LcoreEnd { config, tally, bell, thread_id, mailbox, thread: unparks }, thread })
     }
 
     /// Waits for its answer.

@@ -195,6 +195,9 @@ pub struct LcoreStats {
     pub busy_cycles: u64,
     /// Cycles in turns that found none, sleep included.
     pub idle_cycles: u64,
+    /// Nanoseconds in which it could have run and did not, since it started: others had its CPU. `None` if the kernel does not
+    /// tell (`CONFIG_SCHED_INFO`). Part of the cycles above: the clock goes on.
+    pub waited_ns: Option<u64>,
 }
 
 /// All of the switch's numbers. Exact when nothing flows.

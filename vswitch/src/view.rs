@@ -122,6 +122,7 @@ impl View {
             packets: lcore.tally.packets.get(),
             busy_cycles: cycles(lcore.tally.busy_ns.get()),
             idle_cycles: cycles(lcore.tally.idle_ns.get()),
+            waited_ns: lcore.thread_id.waited_ns(),
         }
     }
 }
