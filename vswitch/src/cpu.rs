@@ -25,12 +25,20 @@ impl ThreadId {
         Self(rustix::thread::gettid())
     }
 
-    /// Nanoseconds in which it could have run and did not, ever; as of the last time that it was given a CPU.
+    /// Nanoseconds in which it could have run and did not, ever; as of the last time that it was given a CPU. `None` if the
+    /// kernel does not tell.
     pub(crate) fn waited_ns(self) -> Option<u64> {
-        // Three numbers: time on a CPU, time waiting for one, and how often it was given one (proc(5)).
         let file = format!("/proc/self/task/{}/schedstat", self.0.as_raw_nonzero());
-        std::fs::read_to_string(file).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
+        waited_in(&std::fs::read_to_string(file).ok()?)
     }
+}
+
+/// Of the kernel's three numbers (Documentation/scheduler/sched-stats): nanoseconds on a CPU, nanoseconds waiting for one, and
+/// how often it was given one. A kernel that does not keep them says 0 each time.
+fn waited_in(schedstat: &str) -> Option<u64> {
+    let mut numbers = schedstat.split_ascii_whitespace().map(str::parse);
+    let (ran, waited): (u64, u64) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    (ran != 0).then_some(waited)
 }
 
 /// A set as people write it: `0-3,8`.
@@ -63,6 +71,10 @@ pub fn cycles_per_us() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::sync::mpsc::channel;
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     #[test]
@@ -83,22 +95,46 @@ mod tests {
     }
 
     #[test]
-    fn of_two_threads_on_one_cpu_each_waits() {
-        let spin = || {
-            pin(0).unwrap();
-            let me = ThreadId::current();
-            let end = std::time::Instant::now() + std::time::Duration::from_millis(100);
-            while std::time::Instant::now() < end {
-                std::hint::spin_loop();
-            }
-            me.waited_ns()
-        };
-        let other = std::thread::spawn(spin);
-        let both = [spin(), other.join().unwrap()];
-        // A kernel that does not tell is none that this can be tried on.
-        if let [Some(one), Some(other)] = both {
-            assert!(one + other > 30_000_000, "{one} and {other} ns: they ran at the same time");
+    fn a_kernel_that_does_not_tell_is_told_apart_from_no_wait() {
+        assert_eq!(waited_in("7712000 0 12\n"), Some(0));
+        assert_eq!(waited_in("7712000 94000 12\n"), Some(94_000));
+        for untold in ["0 0 0\n", "", "7712000", "x y z"] {
+            assert_eq!(waited_in(untold), None, "{untold:?}");
         }
+    }
+
+    /// A CPU that this process may run on.
+    fn some_cpu() -> usize {
+        let allowed = sched_getaffinity(None).unwrap();
+        (0..CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu)).unwrap()
+    }
+
+    #[test]
+    fn of_two_threads_on_one_cpu_each_waits_for_the_other() {
+        let (ended, cpu) = (AtomicBool::new(false), some_cpu());
+        let (says, said) = channel();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let (says, ended) = (says.clone(), &ended);
+                scope.spawn(move || {
+                    pin(cpu).unwrap();
+                    says.send(ThreadId::current()).unwrap();
+                    while !ended.load(Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            let both = [said.recv().unwrap(), said.recv().unwrap()];
+            let end = Instant::now() + Duration::from_secs(20);
+            // A kernel that does not tell is none that this can be tried on.
+            let waits = || both.map(|thread| thread.waited_ns().unwrap_or(u64::MAX));
+            while waits().iter().any(|ns| *ns < 10_000_000) && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let waited = waits();
+            ended.store(true, Relaxed);
+            assert!(waited.iter().all(|ns| *ns >= 10_000_000), "{waited:?} ns");
+        });
     }
 
     #[test]
