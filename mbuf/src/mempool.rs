@@ -302,13 +302,9 @@ impl Mempool {
     #[inline]
     pub fn turn_over<const N: usize, const KEEP: usize>(&self) {
         let mut kept = [const { MaybeUninit::uninit() }; KEEP];
-        let give_back = |mbufs: &[MetaPtr]| match self.own_cache() {
-            // SAFETY: as in `take` and `put`; they come from the pool.
-            Some(cache) => unsafe { cache.put(mbufs, &self.ring, self.cache_size) },
-            None => give(&self.ring, mbufs),
-        };
+        let own = self.own_cache();
         for chunk in kept.as_chunks_mut::<N>().0 {
-            let taken = match self.own_cache() {
+            let taken = match own {
                 // SAFETY: this thread holds the cache's identity.
                 Some(cache) => unsafe { cache.take(chunk, &self.ring, self.cache_size) }.is_ok(),
                 // In line, as `rte_mempool` has it; what packets go by is a call, `take_shared`.
@@ -318,7 +314,12 @@ impl Mempool {
         }
         for chunk in kept.as_chunks::<N>().0 {
             // SAFETY: all chunks were filled.
-            give_back(unsafe { chunk.assume_init_ref() });
+            let mbufs = unsafe { chunk.assume_init_ref() };
+            match own {
+                // SAFETY: as in `take` and `put`; they come from the pool.
+                Some(cache) => unsafe { cache.put(mbufs, &self.ring, self.cache_size) },
+                None => give(&self.ring, mbufs),
+            }
         }
     }
 

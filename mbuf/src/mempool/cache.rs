@@ -1,8 +1,7 @@
 //! One lcore's stock of free mbufs, in front of the pool's ring.
 #![expect(unsafe_code, reason = "slots that only the thread with the cache's identity may touch")]
 // UNSAFETY: slots[..len] hold mbufs that the cache owns; the rest is garbage. Only the thread that holds the cache's
-// `LcoreId` calls the unsafe methods, one at a time (none of them calls back), so slots have one user; `len` is
-// atomic for those who count.
+// `LcoreId` calls the unsafe methods, one at a time (none of them calls back), so slots and `len` have one user.
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -25,8 +24,16 @@ const fn flush_threshold(size: usize) -> usize {
 
 /// LIFO, so that what was freed last, and is warm, goes out first.
 pub(super) struct Cache {
-    len: AtomicU32,
-    slots: UnsafeCell<[MaybeUninit<MetaPtr>; SLOTS]>,
+    own: UnsafeCell<Own>,
+    /// `Own::len`, for those who count. Written only: a call that read it would wait for what the call before it stored.
+    shown: AtomicU32,
+}
+
+/// What the one user has.
+struct Own {
+    /// `[..len]` hold mbufs.
+    slots: [MaybeUninit<MetaPtr>; SLOTS],
+    len: usize,
 }
 
 // SAFETY: see UNSAFETY: whoever calls an unsafe method promises to be the only one.
@@ -34,21 +41,22 @@ unsafe impl Sync for Cache {}
 
 impl Cache {
     pub(super) fn new() -> Self {
-        Self { len: AtomicU32::new(0), slots: UnsafeCell::new([const { MaybeUninit::uninit() }; SLOTS]) }
+        let own = Own { slots: [const { MaybeUninit::uninit() }; SLOTS], len: 0 };
+        Self { own: UnsafeCell::new(own), shown: AtomicU32::new(0) }
     }
 
     /// How many mbufs it holds.
     pub(super) fn len(&self) -> usize {
-        self.len.load(Ordering::Relaxed) as usize
+        self.shown.load(Ordering::Relaxed) as usize
     }
 
     /// # Safety
     /// The calling thread holds this cache's identity, and drops the reference before it calls another method.
     #[inline(always)]
     #[expect(clippy::mut_from_ref, reason = "the contract is that there is one user")]
-    unsafe fn slots(&self) -> &mut [MaybeUninit<MetaPtr>; SLOTS] {
+    unsafe fn own(&self) -> &mut Own {
         // SAFETY: one user, by contract.
-        unsafe { &mut *self.slots.get() }
+        unsafe { &mut *self.own.get() }
     }
 
     /// Fills `out`, refilling from `ring` up to `size` where needed: all or nothing.
@@ -62,31 +70,15 @@ impl Cache {
         ring: &Mpmc<MetaPtr>,
         size: usize,
     ) -> Result<(), NoMbufs> {
-        let mut len = self.len();
-        if len < out.len() {
-            // SAFETY: by contract.
-            unsafe { self.refill(out.len(), ring, size) }?;
-            len = self.len();
+        // SAFETY: by contract.
+        let own = unsafe { self.own() };
+        if own.len < out.len() {
+            own.refill(out.len(), ring, size)?;
         }
-        let rest = len - out.len();
-        // SAFETY: by contract.
-        out.copy_from_slice(unsafe { &self.slots()[rest..len] });
-        self.len.store(rest as u32, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Gets `size` mbufs into the cache, or at least `need`.
-    ///
-    /// # Safety
-    /// As for `take`.
-    #[cold]
-    unsafe fn refill(&self, need: usize, ring: &Mpmc<MetaPtr>, size: usize) -> Result<(), NoMbufs> {
-        let len = self.len();
-        // SAFETY: by contract.
-        let slots = unsafe { self.slots() };
-        let fill = |to: usize| ring.dequeue_bulk(&mut slots[len..to]).map(|_| to);
-        let filled = [size.max(need), need].into_iter().find_map(fill).ok_or(NoMbufs)?;
-        self.len.store(filled as u32, Ordering::Relaxed);
+        let rest = own.len - out.len();
+        copy(out, &own.slots[rest..own.len]);
+        own.len = rest;
+        self.show(rest);
         Ok(())
     }
 
@@ -96,32 +88,75 @@ impl Cache {
     /// The calling thread holds this cache's identity; the mbufs are owned by nobody else.
     #[inline(always)]
     pub(super) unsafe fn put(&self, mbufs: &[MetaPtr], ring: &Mpmc<MetaPtr>, size: usize) {
-        let old = self.len();
-        let len = old + mbufs.len();
         // SAFETY: by contract.
-        unsafe { self.slots()[old..len].write_copy_of_slice(mbufs) };
-        self.len.store(len as u32, Ordering::Relaxed);
+        let own = unsafe { self.own() };
+        let len = own.len + mbufs.len();
+        copy(&mut own.slots[own.len..len], as_slots(mbufs));
+        own.len = len;
         if len > flush_threshold(size) {
-            // SAFETY: by contract.
-            unsafe { self.spill(size, ring) };
+            own.spill(size, ring);
         }
+        self.show(own.len);
     }
 
     /// Gives the oldest mbufs to `ring`, all but `keep`.
     ///
     /// # Safety
     /// As for `take`.
-    #[cold]
     pub(super) unsafe fn spill(&self, keep: usize, ring: &Mpmc<MetaPtr>) {
-        let len = self.len();
-        let out = len.saturating_sub(keep);
         // SAFETY: by contract.
-        let slots = unsafe { self.slots() };
-        // SAFETY: slots[..len] are filled; the first `out` leave the cache here.
-        give(ring, unsafe { slots[..out].assume_init_ref() });
-        slots.copy_within(out..len, 0);
-        self.len.store((len - out) as u32, Ordering::Relaxed);
+        let own = unsafe { self.own() };
+        own.spill(keep, ring);
+        self.show(own.len);
     }
+
+    #[inline(always)]
+    fn show(&self, len: usize) {
+        self.shown.store(len as u32, Ordering::Relaxed);
+    }
+}
+
+impl Own {
+    /// Gets `size` mbufs into the cache, or at least `need`.
+    #[cold]
+    fn refill(&mut self, need: usize, ring: &Mpmc<MetaPtr>, size: usize) -> Result<(), NoMbufs> {
+        let fill = |to: usize| ring.dequeue_bulk(&mut self.slots[self.len..to]).map(|_| to);
+        self.len = [size.max(need), need].into_iter().find_map(fill).ok_or(NoMbufs)?;
+        Ok(())
+    }
+
+    /// Gives the oldest mbufs to `ring`, all but `keep`.
+    #[cold]
+    fn spill(&mut self, keep: usize, ring: &Mpmc<MetaPtr>) {
+        let out = self.len.saturating_sub(keep);
+        // SAFETY: slots[..len] are filled; the first `out` leave the cache here.
+        give(ring, unsafe { self.slots[..out].assume_init_ref() });
+        self.slots.copy_within(out..self.len, 0);
+        self.len -= out;
+    }
+}
+
+/// Mbufs as what may be some.
+#[inline(always)]
+fn as_slots(mbufs: &[MetaPtr]) -> &[MaybeUninit<MetaPtr>] {
+    // SAFETY: of one layout, and behind a shared reference nobody makes them uninitialised.
+    unsafe { core::slice::from_raw_parts(mbufs.as_ptr().cast(), mbufs.len()) }
+}
+
+/// Copies a slice onto one of the same length. A whole burst, which is what most bulks are, without a call: `memcpy` is one for
+/// what is longer than 128 bytes.
+#[inline(always)]
+fn copy(to: &mut [MaybeUninit<MetaPtr>], from: &[MaybeUninit<MetaPtr>]) {
+    const PIECE: usize = 8;
+    if let (Ok(to), Ok(from)) = (<&mut [_; MAX_BURST]>::try_from(&mut *to), <&[_; MAX_BURST]>::try_from(from))
+    {
+        let (to, from) = (to.as_chunks_mut::<PIECE>().0, from.as_chunks::<PIECE>().0);
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = *from;
+        }
+        return;
+    }
+    to.copy_from_slice(from);
 }
 
 /// Puts mbufs into the pool's ring, which has room for all there are.
