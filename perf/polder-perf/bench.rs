@@ -10,7 +10,7 @@ use perf::dut::{Dut, DutConfig};
 use perf::endpoint::GuestOptions;
 use perf::machine::Machine;
 use perf::pattern::Sizes;
-use perf::rfc2544::{self, Config, LATENCY_LOADS, Row, SIZES, microseconds};
+use perf::rfc2544::{self, Config, LATENCY_LOADS, Latency, Row, SIZES};
 use perf::rfc2889;
 use perf::say;
 use serde_json::{Value, json};
@@ -142,6 +142,10 @@ fn learn(args: &Args, bar: &ProgressBar) -> Result<Learning, String> {
     Ok(Learning { capacity, rate })
 }
 
+/// Below a table with such a row.
+const NOT_AT_LOAD: &str = "\n* not the load that was wanted, but the latency of full rings: the generator, which stamps each frame, or the device \
+                           was too slow for it";
+
 fn millions(rate: f64) -> String {
     format!("{:.3}", rate / 1e6)
 }
@@ -155,13 +159,17 @@ fn tables(args: &Args, rows: &[Row], learning: Option<&Learning>) -> String {
     let head = ["bytes", "full load Mpps", "throughput (no loss)", "partial drop (0.5 %)", "back-to-back"];
     lines.push(format!("{}\n", markdown(&head, &rates.collect::<Vec<_>>())));
     let latencies = rows.iter().flat_map(|row| {
-        row.latency.iter().map(|(load, histogram)| {
-            let points = [50.0, 99.0, 99.9, 100.0].map(|p| format!("{:.1}", microseconds(histogram, p)));
-            [vec![row.size.to_string(), format!("{load} %")], points.to_vec()].concat()
+        row.latency.iter().map(|at| {
+            let points = [50.0, 99.0, 99.9, 100.0].map(|p| format!("{:.1}", at.microseconds(p)));
+            let sent = format!("{}{}", millions(at.sent), if at.is_at_load() { "" } else { " *" });
+            [vec![row.size.to_string(), format!("{} %", at.load), sent], points.to_vec()].concat()
         })
     });
-    let head = ["bytes", "load", "p50 us", "p99 us", "p99.9 us", "max us"];
+    let head = ["bytes", "load", "sent Mpps", "p50 us", "p99 us", "p99.9 us", "max us"];
     lines.push(markdown(&head, &latencies.collect::<Vec<_>>()));
+    if !rows.iter().flat_map(|row| &row.latency).all(Latency::is_at_load) {
+        lines.push(NOT_AT_LOAD.into());
+    }
     if let Some(Learning { capacity, rate }) = learning {
         let more = |at_most: bool| if at_most { " or more" } else { "" };
         lines.push(format!("\naddress caching capacity: {capacity}{}", more(*capacity >= rfc2889::MOST - 1)));
@@ -182,9 +190,12 @@ fn how(args: &Args) -> String {
 
 fn as_json(args: &Args, rows: &[Row], learning: Option<&Learning>) -> Value {
     let row = |row: &Row| {
-        let latency = row.latency.iter().map(|(load, h)| {
-            let [p50, p99, p999, max] = [50.0, 99.0, 99.9, 100.0].map(|p| microseconds(h, p));
-            json!({"load_percent": load, "p50_us": p50, "p99_us": p99, "p99_9_us": p999, "max_us": max})
+        let latency = row.latency.iter().map(|at| {
+            let [p50, p99, p999, max] = [50.0, 99.0, 99.9, 100.0].map(|p| at.microseconds(p));
+            json!({
+                "load_percent": at.load, "wanted_pps": at.wanted, "sent_pps": at.sent, "at_load": at.is_at_load(),
+                "p50_us": p50, "p99_us": p99, "p99_9_us": p999, "max_us": max,
+            })
         });
         json!({
             "size": row.size.to_string(), "full_load_pps": row.full_load, "throughput_pps": row.throughput,

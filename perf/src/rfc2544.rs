@@ -69,10 +69,38 @@ pub struct Row {
     pub throughput: f64,
     /// The partial drop rate, the same.
     pub partial: f64,
-    /// Latency in ns at each of [`LATENCY_LOADS`].
-    pub latency: Vec<(u32, Histogram<u64>)>,
+    /// At each of [`LATENCY_LOADS`].
+    pub latency: Vec<Latency>,
     /// Frames, each way; [`Config::longest_burst`] if more were not tried.
     pub back_to_back: u64,
+}
+
+/// The latency at one load.
+#[derive(Clone, Debug)]
+pub struct Latency {
+    /// Percent of the throughput.
+    pub load: u32,
+    /// What was to be sent, both directions together, frames a second.
+    pub wanted: f64,
+    /// What was.
+    pub sent: f64,
+    /// In ns, of all frames.
+    pub histogram: Histogram<u64>,
+}
+
+impl Latency {
+    /// Whether the load was what it says. If not, it is the latency of full rings: stamping frames takes the generator longer
+    /// than sending them as they are, or the device was slower than when its throughput was taken.
+    #[must_use]
+    pub fn is_at_load(&self) -> bool {
+        self.sent >= self.wanted * IN_TIME
+    }
+
+    /// In us.
+    #[must_use]
+    pub fn microseconds(&self, percentile: f64) -> f64 {
+        self.histogram.value_at_percentile(percentile) as f64 / 1e3
+    }
 }
 
 /// How many trials [`measure`] makes of a size, about: for a progress bar.
@@ -148,17 +176,19 @@ impl Bench<'_> {
         Ok(good)
     }
 
-    fn latency(&self, throughput: f64) -> Result<Vec<(u32, Histogram<u64>)>, String> {
+    fn latency(&self, throughput: f64) -> Result<Vec<Latency>, String> {
         let at = |load: u32| {
-            let rate = throughput * f64::from(load) / 100.0;
+            let wanted = throughput * f64::from(load) / 100.0;
             let extent = Some(Extent { latency: true, verify: false });
-            let outcome = self.run(&Plan { rate: Some(rate / 2.0), extent, ..self.plan() })?;
+            let outcome = self.run(&Plan { rate: Some(wanted / 2.0), extent, ..self.plan() })?;
+            let sent: u64 = outcome.ways.iter().map(|way| way.counts.sent).sum();
+            let sent = sent as f64 / outcome.time.as_secs_f64();
             let mut ways = outcome.ways.into_iter().map(|way| way.latency);
-            let mut all = ways.next().ok_or("no direction")?;
+            let mut histogram = ways.next().ok_or("no direction")?;
             for more in ways {
-                all.add(more).map_err(|e| e.to_string())?;
+                histogram.add(more).map_err(|e| e.to_string())?;
             }
-            Ok((load, all))
+            Ok(Latency { load, wanted, sent, histogram })
         };
         LATENCY_LOADS.into_iter().map(at).collect()
     }
@@ -199,12 +229,6 @@ fn keeps(outcome: &Outcome, rate: f64, share: f64) -> bool {
     })
 }
 
-/// A histogram's value in us.
-#[must_use]
-pub fn microseconds(latency: &Histogram<u64>, percentile: f64) -> f64 {
-    latency.value_at_percentile(percentile) as f64 / 1e3
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
@@ -230,5 +254,12 @@ mod tests {
         assert!(ticks.get() >= 3, "each trial is told");
         // On a busy machine frames may be lost at every rate, or hardly any be sent in so short a trial.
         assert!(row.throughput == 0.0 || row.latency.len() == LATENCY_LOADS.len(), "{row:?}");
+    }
+
+    #[test]
+    fn a_load_that_was_not_reached_is_told() {
+        let of = |sent| Latency { load: 50, wanted: 2e6, sent, histogram: Histogram::new(3).unwrap() };
+        assert!(of(2.1e6).is_at_load() && of(1.99e6).is_at_load());
+        assert!(!of(1.9e6).is_at_load());
     }
 }
