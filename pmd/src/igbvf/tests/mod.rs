@@ -145,6 +145,8 @@ struct Live {
     pool: &'static Mempool,
     port: NicPort<Igbvf<ModelVf>>,
     queues: Queues,
+    /// Frames that came in, ever.
+    received: usize,
 }
 
 impl Live {
@@ -158,7 +160,7 @@ impl Live {
         };
         let mut port = NicPort::new("vfio", "0000:00:10.0", opener).unwrap();
         let queues = port.open(QueueEnv { pool, port: 7 }).unwrap();
-        Self { card, n, pool, port, queues }
+        Self { card, n, pool, port, queues, received: 0 }
     }
 
     /// Sends a burst of `count` frames on queue 0; returns how many were taken.
@@ -174,13 +176,14 @@ impl Live {
         taken
     }
 
-    /// Frames that came in by now.
+    /// Frames that came in by now. None, too, while the port has its driver in hand.
     fn receive(&mut self) -> usize {
         let mut burst = Burst::new();
         self.queues.rx[0].rx_burst(&mut burst);
         let n = burst.len();
         drop(burst);
         self.queues.rx[0].complete();
+        self.received += n;
         n
     }
 
@@ -197,7 +200,7 @@ impl Live {
         self.port.link() == Link::Up && self.queues.tx[0].is_ready() && self.detail("state") == "running"
     }
 
-    /// Waits until `what`, polling the queues as an lcore does.
+    /// Waits until `what`, polling the queues as an lcore does: what comes in meanwhile is in `received`.
     fn until(&mut self, name: &str, mut what: impl FnMut(&mut Self) -> bool) {
         let end = Instant::now() + Duration::from_secs(10);
         while !what(self) {
@@ -218,7 +221,7 @@ impl Live {
 
     /// Every packet that was received or given is in the counters; every mbuf is back.
     fn end(self) {
-        let Self { card, n, pool, port, queues } = self;
+        let Self { card, n, pool, port, queues, .. } = self;
         drop(port);
         drop(queues);
         assert_eq!(pool.balance().out, 0, "{:?}", pool.balance());
