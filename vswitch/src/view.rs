@@ -67,11 +67,13 @@ impl View {
     /// All numbers. They agree when nothing flows.
     #[must_use]
     pub fn stats(&self) -> SwitchStats {
+        // Before the table is held: the kernel is asked, too.
+        let lcores = self.0.lcores.iter().map(|l| self.lcore_stats(l)).collect();
         let table = self.table();
         SwitchStats {
             ports: table.ports.iter().map(|p| self.port_stats(p)).collect(),
             removed: table.removed.clone(),
-            lcores: self.0.lcores.iter().map(|l| self.lcore_stats(l)).collect(),
+            lcores,
             fdb: fdb_stats(self.0.fdb.stats(), self.tallies()),
         }
     }
