@@ -40,11 +40,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // A device of ours tells of each guest that comes and goes: hundreds in a run, between the lines of the progress bar.
-    tracing_subscriber::fmt()
-        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
-        .with_writer(std::io::stderr)
-        .init();
+    perf::say::warnings();
     let done = match Args::parse().command {
         Command::Bench(args) => bench::run(&args),
         Command::Idle(args) => idle::run(&args),

@@ -16,6 +16,13 @@ pub fn err(text: &dyn Display) {
     drop(write(std::io::stderr().lock(), text));
 }
 
+/// Has the libraries' warnings and errors told on standard error, and no more: a device of ours tells of each guest that comes and
+/// goes, hundreds in a run, between the lines of a progress bar.
+pub fn warnings() {
+    let level = tracing_subscriber::filter::LevelFilter::WARN;
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
+}
+
 fn write(mut to: impl Write, text: &dyn Display) -> std::io::Result<()> {
     match writeln!(to, "{text}").and_then(|()| to.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
