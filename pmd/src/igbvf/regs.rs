@@ -18,6 +18,8 @@ pub(super) const VTSTATUS: usize = 0x0008;
 pub(super) const STATUS_FD: u32 = 1;
 /// Link up.
 pub(super) const STATUS_LU: u32 = 1 << 1;
+/// Transmission is paused by the link partner's PAUSE frames (82576 datasheet, Device Status Register).
+pub(super) const STATUS_TXOFF: u32 = 1 << 4;
 /// Speed: 0 is 10 Mb/s, 1 is 100, 2 and 3 are 1,000.
 pub(super) const STATUS_SPEED: u32 = 3 << 6;
 

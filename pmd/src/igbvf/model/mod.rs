@@ -66,6 +66,14 @@ impl Card {
         }
     }
 
+    /// Pauses VF `n`'s wire, as the link partner's PAUSE frames do, or lets it go on: then what waits goes out.
+    pub fn set_paused(&self, n: usize, paused: bool) {
+        self.with(n, |vf| vf.set_paused(paused));
+        if !paused {
+            self.ring(n);
+        }
+    }
+
     /// Has VF `n` look at its transmit rings, as at a doorbell.
     pub fn ring(&self, n: usize) {
         let frames = self.with(n, |vf| [vf.transmit(0), vf.transmit(1)].concat());

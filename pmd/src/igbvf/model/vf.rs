@@ -7,7 +7,7 @@ use super::dma::Memory;
 use super::pf::Pf;
 use super::transmit::Transmit;
 use crate::alarm::Alarm;
-use crate::igbvf::regs::{self, BAR_SIZE, MAILBOX_WORDS, STATUS_FD, STATUS_LU};
+use crate::igbvf::regs::{self, BAR_SIZE, MAILBOX_WORDS, STATUS_FD, STATUS_LU, STATUS_TXOFF};
 
 /// Configuration space: status (capabilities), the first capability's place, and a PCI Express capability there.
 const STATUS: usize = 0x06;
@@ -133,6 +133,13 @@ impl Vf {
         // 1,000 Mb/s, full duplex.
         *self.register(regs::VTSTATUS) = 2 << 6 | STATUS_FD | if up { STATUS_LU } else { 0 };
         self.ping();
+    }
+
+    /// Pauses the wire, or lets it go on. The PF says nothing of it.
+    pub(super) fn set_paused(&mut self, paused: bool) {
+        let status = self.register(regs::VTSTATUS);
+        *status = if paused { *status | STATUS_TXOFF } else { *status & !STATUS_TXOFF };
+        self.tx_stands = paused;
     }
 
     /// The PF is reset: it forgets the VF, and pings.

@@ -208,6 +208,39 @@ fn n09_a_dma_fault_is_seen_as_a_queue_that_is_stuck() {
     b.end();
 }
 
+/// PAUSE frames may hold a wire for as long as they keep coming (IEEE 802.3 annex 31B): the link partner asks for it, and a
+/// reset would only lose what waits.
+#[test]
+fn n13_a_wire_that_is_paused_is_not_stuck() {
+    let card = Card::new(1);
+    let mut live = Live::new(&card, 0);
+    live.works();
+    card.set_paused(0, true);
+    while live.send(&FRAME, 32) > 0 {}
+    live.stand_by(Duration::from_secs(7));
+    assert_eq!(live.resets(), 0, "paused for longer than a queue may stand still");
+    card.set_paused(0, false);
+    live.works();
+    assert_eq!(live.resets(), 0);
+    live.end();
+}
+
+/// The pause bit is looked at every 10 ms: a wire that is paused most of the time may never be seen paused.
+#[test]
+fn n13_a_queue_that_stands_still_for_two_seconds_is_not_stuck() {
+    let card = Card::new(1);
+    let mut live = Live::new(&card, 0);
+    live.works();
+    card.with(0, |vf| vf.tx_stands = true);
+    while live.send(&FRAME, 32) > 0 {}
+    live.stand_by(Duration::from_secs(2));
+    card.with(0, |vf| vf.tx_stands = false);
+    card.ring(0);
+    live.works();
+    assert_eq!(live.resets(), 0);
+    live.end();
+}
+
 #[test]
 fn n13_completions_that_never_come() {
     let card = Card::new(1);

@@ -210,6 +210,15 @@ impl Live {
         }
     }
 
+    /// Polls for so long, as an lcore does.
+    fn stand_by(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.receive();
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
     /// Frames come in and go out.
     fn works(&mut self) {
         self.until("the link is up", |live| live.is_up());
