@@ -168,7 +168,7 @@ impl<D: PciDevice> Igbvf<D> {
             pool: env.pool,
             reach: Arc::clone(reach),
             limits: Limits { max_frame: self.max_frame, page: env.pool.zone().page_size().bytes() },
-            link: Arc::clone(&self.link_is_up),
+            may_send: Arc::clone(&self.may_send),
         }
     }
 
@@ -290,7 +290,7 @@ impl<D: PciDevice> Igbvf<D> {
             // There may be none any more.
             let _ = self.device.set_interrupts(&[]);
         }
-        self.link_is_up.store(false, std::sync::atomic::Ordering::Relaxed);
+        self.may_send.store(false, std::sync::atomic::Ordering::Relaxed);
     }
 }
 

@@ -42,8 +42,8 @@ pub struct Igbvf<D: PciDevice> {
     pub(super) receives: Receives,
     pub(super) vlans: Arc<[u16]>,
     status: u32,
-    /// The rings' view of the link.
-    pub(super) link_is_up: Arc<AtomicBool>,
+    /// Whether the link is up and not paused, for the rings.
+    pub(super) may_send: Arc<AtomicBool>,
     pub(super) stats: Stats,
     looks: u32,
     pub(super) is_running: bool,
@@ -110,7 +110,7 @@ impl<D: PciDevice> Igbvf<D> {
             receives: Receives::default(),
             vlans: Arc::new([]),
             status: 0,
-            link_is_up: Arc::new(AtomicBool::new(false)),
+            may_send: Arc::new(AtomicBool::new(false)),
             stats: Stats::default(),
             looks: 0,
             is_running: false,
@@ -131,7 +131,8 @@ impl<D: PciDevice> Igbvf<D> {
             return Err(BusError::Gone(self.device.name().to_owned()).into());
         }
         self.status = status;
-        self.link_is_up.store(status & regs::STATUS_LU != 0, Ordering::Relaxed);
+        let may_send = status & (regs::STATUS_LU | regs::STATUS_TXOFF) == regs::STATUS_LU;
+        self.may_send.store(may_send, Ordering::Relaxed);
         Ok(())
     }
 

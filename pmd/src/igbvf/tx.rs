@@ -23,9 +23,10 @@ use crate::vdev::{count, send_each};
 pub(super) const MIN_FRAME: usize = 60;
 /// Descriptors after which the card is told, and reports, without waiting for the end of the turn.
 const ANNOUNCE_AT: usize = 32;
-/// Checks, 10 ms each, without any progress after which the queue is stuck. A wire paused by flow control lets a frame go
-/// every 34 ms at the longest. More than a burst: with a packet just before each check, it is only then that progress shows.
-const PATIENCE: u32 = 50;
+/// Checks (one each 10 ms) without a completed descriptor after which the queue is stuck: 5 s, as the kernel's transmit
+/// watchdog and the virtio driver have it. Checks while the link is down or paused do not count; but the pause bit is only a
+/// sample, and a link partner may pause the wire for most of the time without being seen in the act.
+const PATIENCE: u32 = 500;
 
 /// What a transmit ring is made of.
 pub(super) struct TxParts<B> {
@@ -36,8 +37,8 @@ pub(super) struct TxParts<B> {
     pub(super) pool: &'static Mempool,
     pub(super) reach: Arc<Reach>,
     pub(super) limits: Limits,
-    /// Whether the link is up: nothing is sent, and nothing stuck, while it is not.
-    pub(super) link: Arc<AtomicBool>,
+    /// Whether the link is up and not paused by its partner: a queue that makes no progress otherwise is not stuck.
+    pub(super) may_send: Arc<AtomicBool>,
 }
 
 /// Mbufs that go back together.
@@ -291,8 +292,8 @@ impl<B: Registers + 'static> Ring for IgbvfTx<B> {
         self.flush();
         self.reclaim();
         let is_waiting = self.clean == self.clean_before && self.clean != self.next;
-        let link_is_up = self.parts.link.load(Ordering::Relaxed);
-        self.stuck = if is_waiting && link_is_up { self.stuck + 1 } else { 0 };
+        let may_send = self.parts.may_send.load(Ordering::Relaxed);
+        self.stuck = if is_waiting && may_send { self.stuck + 1 } else { 0 };
         self.clean_before = self.clean;
         (self.stuck >= PATIENCE).then_some("a transmit queue is stuck")
     }

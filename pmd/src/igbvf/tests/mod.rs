@@ -202,7 +202,7 @@ impl Live {
 
     /// Waits until `what`, polling the queues as an lcore does: what comes in meanwhile is in `received`.
     fn until(&mut self, name: &str, mut what: impl FnMut(&mut Self) -> bool) {
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(30);
         while !what(self) {
             assert!(Instant::now() < end, "never: {name}; {:?}", self.port);
             self.receive();
