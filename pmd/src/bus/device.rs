@@ -80,6 +80,10 @@ pub trait PciDevice: Send + Sync + 'static {
     /// [`BusError`]: says what limit was met and what is needed. Nothing stays mapped then.
     fn map(&self, zone: &Zone) -> Result<DmaMapping, BusError>;
 
+    /// Whether an IOMMU translates the device's addresses, and so holds it to the memory that was mapped for it. Without
+    /// one its addresses are physical ones.
+    fn has_iommu(&self) -> bool;
+
     /// Pages that areas for it are made of ([`DmaArea`](super::DmaArea)): small ones, unless an area has to lie in one
     /// piece of physical memory.
     fn area_pages(&self) -> PageSize {

@@ -145,7 +145,7 @@ impl<D: PciDevice> VirtioPci<D> {
     /// Maps the pool, whose mbufs are the buffers, and sees whether the device will find and fill them.
     fn reach(&self, env: QueueEnv) -> Result<Arc<Reach>, NicError> {
         let reach = Reach::new(&self.transport.device, env)?;
-        if reach.offset() == 0 && !self.features.has(Features::ACCESS_PLATFORM) {
+        if self.transport.device.has_iommu() && !self.features.has(Features::ACCESS_PLATFORM) {
             let what = "offers no VIRTIO_F_ACCESS_PLATFORM: it would bypass the IOMMU, and take our addresses for \
                         physical ones (QEMU: iommu_platform=on)";
             return Err(self.transport.refused(what));

@@ -37,6 +37,8 @@ fn a_device_that_lacks_something_is_refused_by_name() {
         let told = refused(CardConfig { offset, ..without(feature::ACCESS_PLATFORM) });
         assert!(told.contains("iommu_platform=on"), "offset {offset:#x}: {told}");
     }
+    // Where none is, physical addresses are what the device is given.
+    Scene::of(CardConfig { iommu: false, ..without(feature::ACCESS_PLATFORM) }, OPTIONS).end();
     let jumbo = CardConfig { mtu: 9000, ..without(feature::MRG_RXBUF) };
     let told = refused(CardConfig { features: jumbo.features | feature::MTU, ..jumbo });
     assert!(told.contains("MRG_RXBUF") && told.contains("9018"), "{told}");

@@ -226,8 +226,12 @@ impl PciDevice for VfioDevice {
         Ok(DmaMapping::new(Unmap { home, base, len }, offset))
     }
 
+    fn has_iommu(&self) -> bool {
+        !self.open.home.container().is_noiommu()
+    }
+
     fn area_pages(&self) -> PageSize {
-        if self.open.home.container().is_noiommu() { PageSize::Huge2M } else { PageSize::Small4K }
+        if self.has_iommu() { PageSize::Small4K } else { PageSize::Huge2M }
     }
 
     fn reset(&self) -> Result<(), BusError> {

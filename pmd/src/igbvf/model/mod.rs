@@ -208,6 +208,10 @@ impl PciDevice for ModelVf {
         Ok(DmaMapping::new(Mapped { card: self.at.card.clone(), n: self.at.n, start }, 0))
     }
 
+    fn has_iommu(&self) -> bool {
+        true
+    }
+
     fn reset(&self) -> Result<(), BusError> {
         self.there(Vf::reset)
     }

@@ -280,6 +280,10 @@ impl PciDevice for ModelDevice {
         Ok(self.card.memory.map(zone))
     }
 
+    fn has_iommu(&self) -> bool {
+        self.card.state().config.iommu
+    }
+
     fn reset(&self) -> Result<(), BusError> {
         self.card.state().set_status(0);
         Ok(())

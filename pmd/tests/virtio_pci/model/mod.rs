@@ -70,6 +70,8 @@ pub(crate) struct CardConfig {
     pub(crate) vectors: usize,
     /// Between our addresses and the device's.
     pub(crate) offset: u64,
+    /// Whether an IOMMU stands behind it.
+    pub(crate) iommu: bool,
 }
 
 impl Default for CardConfig {
@@ -82,6 +84,7 @@ impl Default for CardConfig {
             vectors: 16,
             // An address that the driver forgot to translate lies nowhere.
             offset: 1 << 60,
+            iommu: true,
         }
     }
 }
