@@ -121,6 +121,30 @@ mod tests {
         assert_eq!(*gate.enter(), 2);
     }
 
+    /// Tells whether `T` is Sync: the inherent method counts only where its bound holds.
+    struct Sharing<T>(core::marker::PhantomData<T>);
+
+    impl<T: Sync> Sharing<T> {
+        fn may_be_shared(&self) -> bool {
+            true
+        }
+    }
+
+    trait OtherwiseNot {
+        fn may_be_shared(&self) -> bool {
+            false
+        }
+    }
+
+    impl<T> OtherwiseNot for Sharing<T> {}
+
+    /// A guard that two threads could look through would give both a reference to a value that only one may have.
+    #[test]
+    fn a_guard_is_shared_only_where_its_value_may_be() {
+        assert!(Sharing::<Inside<'_, u64>>(core::marker::PhantomData).may_be_shared());
+        assert!(!Sharing::<Inside<'_, core::cell::Cell<u64>>>(core::marker::PhantomData).may_be_shared());
+    }
+
     #[test]
     fn nothing_is_lost_between_four_threads() {
         let gate = Arc::new(Gate::new(0u64));
