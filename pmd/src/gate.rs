@@ -3,6 +3,7 @@
 // UNSAFETY: `inside` is a lock of one bit. The data plane only ever tries; the control plane waits, for a burst at most.
 
 use core::cell::UnsafeCell;
+use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +33,7 @@ impl<T> Gate<T> {
     pub fn try_enter(&self) -> Option<Inside<'_, T>> {
         // ORDERING: G1 Acquire, pairs with G2: what the last owner did to the value is seen.
         if self.inside.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-            Some(Inside { gate: self })
+            Some(Inside { gate: self, _value: PhantomData })
         } else {
             None
         }
@@ -45,7 +46,7 @@ impl<T> Gate<T> {
     #[inline(always)]
     pub unsafe fn resume(&self) -> Inside<'_, T> {
         debug_assert!(self.inside.load(Ordering::Relaxed), "nobody stayed");
-        Inside { gate: self }
+        Inside { gate: self, _value: PhantomData }
     }
 
     /// Enters, waiting for who is inside. Control plane: the data plane stays for a burst at most.
@@ -60,10 +61,12 @@ impl<T> Gate<T> {
     }
 }
 
-/// The right to the value, until dropped.
+/// The right to the value, until dropped. It may be sent and shared where `&mut T` may.
 #[derive(Debug)]
 pub struct Inside<'g, T> {
     gate: &'g Gate<T>,
+    /// `&Gate<T>` alone is Sync for every `T` that is Send; a guard hands out `&T`, for which `T` must be Sync.
+    _value: PhantomData<&'g mut T>,
 }
 
 impl<T> Inside<'_, T> {
@@ -122,7 +125,7 @@ mod tests {
     }
 
     /// Tells whether `T` is Sync: the inherent method counts only where its bound holds.
-    struct Sharing<T>(core::marker::PhantomData<T>);
+    struct Sharing<T>(PhantomData<T>);
 
     impl<T: Sync> Sharing<T> {
         fn may_be_shared(&self) -> bool {
@@ -141,8 +144,8 @@ mod tests {
     /// A guard that two threads could look through would give both a reference to a value that only one may have.
     #[test]
     fn a_guard_is_shared_only_where_its_value_may_be() {
-        assert!(Sharing::<Inside<'_, u64>>(core::marker::PhantomData).may_be_shared());
-        assert!(!Sharing::<Inside<'_, core::cell::Cell<u64>>>(core::marker::PhantomData).may_be_shared());
+        assert!(Sharing::<Inside<'_, u64>>(PhantomData).may_be_shared());
+        assert!(!Sharing::<Inside<'_, core::cell::Cell<u64>>>(PhantomData).may_be_shared());
     }
 
     #[test]
