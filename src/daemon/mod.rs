@@ -28,7 +28,7 @@ use methods::DaemonMethods;
 /// The control socket comes first, since it tells whether another daemon is in charge; nobody is answered before
 /// everything stands.
 pub(crate) fn run(settings: &Settings) -> Result<ExitCode, Failure> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(Failure::runtime)?;
+    let signals = Signals::new([SIGTERM, SIGINT]).map_err(Failure::runtime)?;
     let path = control_path(settings.control.clone());
     make_default_dir(&path)?;
     let socket = ControlSocket::listen(&path).map_err(socket_failure)?;
@@ -40,6 +40,11 @@ pub(crate) fn run(settings: &Settings) -> Result<ExitCode, Failure> {
     let listener = socket.listener().try_clone().map_err(Failure::runtime)?;
     serve(listener, Arc::new(DaemonMethods::new(Arc::clone(&plane)))).map_err(Failure::runtime)?;
     say_ready()?;
+    wait_for_the_end(signals)
+}
+
+/// Waits until the program is told to end.
+fn wait_for_the_end(mut signals: Signals) -> Result<ExitCode, Failure> {
     let signal = signals.forever().next();
     tracing::info!(?signal, "ending");
     Ok(ExitCode::SUCCESS)
@@ -71,4 +76,65 @@ fn say_ready() -> Result<(), Failure> {
         tracing::warn!(%error, "systemd was not told that polder is ready");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use mbuf::Burst;
+    use pmd::{PortCounters, Queues, RxQueue};
+
+    use super::*;
+
+    /// A receive queue with a mistake in it.
+    struct Panics;
+
+    impl RxQueue for Panics {
+        fn rx_burst<'t>(&'t mut self, _: &mut Burst<'t>) -> usize {
+            panic!("an injected\nmistake")
+        }
+
+        fn complete(&mut self) {}
+    }
+
+    /// Not a test of its own: what [`a12_a_dead_lcore_ends_the_program`] starts as a process.
+    #[test]
+    #[ignore = "a part of another test"]
+    fn a_program_whose_lcore_panics() {
+        let signals = Signals::new([SIGTERM]).unwrap();
+        let plane = plane::tests::plane();
+        let queues = Queues { rx: vec![Box::new(Panics)], ..Queues::default() };
+        let id = plane.switch().reserve_port("faulty").unwrap();
+        let _ = plane.switch().attach(id, queues, PortCounters::new(1, 0));
+        let ended = wait_for_the_end(signals);
+        plane.remove_all();
+        eprintln!("polder: {}", ended.unwrap_err());
+    }
+
+    #[test]
+    fn a12_a_dead_lcore_ends_the_program() {
+        let start = Instant::now();
+        let mut program = Command::new(std::env::current_exe().unwrap())
+            .args(["daemon::tests::a_program_whose_lcore_panics", "--exact", "--ignored", "--nocapture"])
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        while program.try_wait().unwrap().is_none() {
+            if start.elapsed() > Duration::from_secs(5) {
+                program.kill().unwrap();
+                panic!("it lives on with a dead lcore");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let output = program.wait_with_output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        let lines: Vec<_> = told.lines().collect();
+        let [line] = lines[..] else { panic!("one clear line is wanted: {told}") };
+        for part in ["lcore 0", "an injected mistake", "src/daemon/mod.rs:"] {
+            assert!(line.contains(part), "{line}");
+        }
+    }
 }

@@ -90,7 +90,7 @@ impl Plane {
     }
 
     /// The switch, to be changed.
-    fn switch(&self) -> MutexGuard<'_, Switch> {
+    pub(super) fn switch(&self) -> MutexGuard<'_, Switch> {
         self.switch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
