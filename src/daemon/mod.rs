@@ -1,5 +1,6 @@
 //! `polder run`: joins ports and switch, serves the control socket, and takes everything down again.
 
+mod end;
 mod make;
 mod memory;
 mod methods;
@@ -11,9 +12,6 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-
 pub(crate) use make::check_spec;
 pub(crate) use plane::{Plane, PlaneError};
 pub(crate) use snapshot::stats;
@@ -21,18 +19,19 @@ pub(crate) use snapshot::stats;
 use crate::control::{ControlSocket, SocketError, control_path, make_default_dir, serve};
 use crate::failure::Failure;
 use crate::settings::Settings;
+use end::End;
 use methods::DaemonMethods;
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT, or until an lcore dies.
 ///
 /// The control socket comes first, since it tells whether another daemon is in charge; nobody is answered before
 /// everything stands.
 pub(crate) fn run(settings: &Settings) -> Result<ExitCode, Failure> {
-    let signals = Signals::new([SIGTERM, SIGINT]).map_err(Failure::runtime)?;
+    let end = End::watch()?;
     let path = control_path(settings.control.clone());
     make_default_dir(&path)?;
     let socket = ControlSocket::listen(&path).map_err(socket_failure)?;
-    let plane = Arc::new(Plane::start(settings, settings.hugepages)?);
+    let plane = Arc::new(Plane::start(settings, settings.hugepages, end.on_death())?);
     let _down = TakeDown(&plane);
     for port in &settings.ports {
         plane.add(port).map_err(PlaneError::into_failure)?;
@@ -40,14 +39,7 @@ pub(crate) fn run(settings: &Settings) -> Result<ExitCode, Failure> {
     let listener = socket.listener().try_clone().map_err(Failure::runtime)?;
     serve(listener, Arc::new(DaemonMethods::new(Arc::clone(&plane)))).map_err(Failure::runtime)?;
     say_ready()?;
-    wait_for_the_end(signals)
-}
-
-/// Waits until the program is told to end.
-fn wait_for_the_end(mut signals: Signals) -> Result<ExitCode, Failure> {
-    let signal = signals.forever().next();
-    tracing::info!(?signal, "ending");
-    Ok(ExitCode::SUCCESS)
+    end.wait()
 }
 
 /// Removes all ports, and with them their sockets, however `run` ends.
@@ -103,12 +95,12 @@ mod tests {
     #[test]
     #[ignore = "a part of another test"]
     fn a_program_whose_lcore_panics() {
-        let signals = Signals::new([SIGTERM]).unwrap();
-        let plane = plane::tests::plane();
+        let end = End::watch().unwrap();
+        let plane = plane::tests::plane(end.on_death());
         let queues = Queues { rx: vec![Box::new(Panics)], ..Queues::default() };
         let id = plane.switch().reserve_port("faulty").unwrap();
         let _ = plane.switch().attach(id, queues, PortCounters::new(1, 0));
-        let ended = wait_for_the_end(signals);
+        let ended = end.wait();
         plane.remove_all();
         eprintln!("polder: {}", ended.unwrap_err());
     }

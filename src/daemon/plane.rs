@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mbuf::Mempool;
 use pmd::{Port, PortError, QueueEnv};
-use vswitch::{FdbConfig, IdlePolicy, LcoreConfig, PortId, Switch, SwitchConfig, SwitchError, View};
+use vswitch::{FdbConfig, IdlePolicy, LcoreConfig, OnDeath, PortId, Switch, SwitchConfig, SwitchError, View};
 
 use super::make::make;
 use super::memory::make_pool;
@@ -63,12 +63,16 @@ impl PlaneError {
 
 impl Plane {
     /// Starts the lcores and takes the packet memory from `hugepages`. There are no ports yet. The switch comes first: it
-    /// checks its numbers, and a wrong one costs no memory and prints nothing else.
-    pub(crate) fn start(settings: &Settings, hugepages: Hugepages) -> Result<Self, Failure> {
+    /// checks its numbers, and a wrong one costs no memory and prints nothing else. `on_death`: what an lcore's death calls.
+    pub(crate) fn start(
+        settings: &Settings,
+        hugepages: Hugepages,
+        on_death: OnDeath,
+    ) -> Result<Self, Failure> {
         let lcores =
             settings.cpus.iter().enumerate().map(|(id, cpu)| LcoreConfig { id, cpu: Some(*cpu) }).collect();
         let (fdb, idle) = (fdb_config(settings.switch), idle_policy(settings.switch));
-        let config = SwitchConfig { lcores, fdb, idle, ..SwitchConfig::default() };
+        let config = SwitchConfig { lcores, fdb, idle, on_death, ..SwitchConfig::default() };
         let switch = Switch::start(config).map_err(|e| match e {
             SwitchError::Fdb { .. } | SwitchError::CpuNotAllowed { .. } => Failure::usage(e),
             _ => Failure::runtime(e),
@@ -170,10 +174,18 @@ impl Plane {
     pub(crate) fn remove_all(&self) {
         let names: Vec<_> = self.ports().keys().cloned().collect();
         for name in names {
-            if let Err(error) = self.remove(&name) {
-                // An lcore does not let go: it would not for the others either.
-                tracing::error!(%error, "not all ports were removed");
-                return;
+            match self.remove(&name) {
+                Ok(()) => {}
+                // Its queues died with the lcore. The port ends without them, and its socket and threads go.
+                Err(PlaneError::Switch { source: SwitchError::LcoreDied(_), .. }) => {
+                    let ended = self.ports().remove(&name);
+                    drop(ended);
+                }
+                // An lcore does not answer: it would not for the others either.
+                Err(error) => {
+                    tracing::error!(%error, "not all ports were removed");
+                    return;
+                }
             }
         }
     }
@@ -205,7 +217,7 @@ pub(super) mod tests {
     use crate::settings::{MemorySize, allowed_cpus};
 
     /// With one port and little memory.
-    pub(crate) fn plane() -> Plane {
+    pub(crate) fn plane(on_death: OnDeath) -> Plane {
         let settings = Settings {
             ports: vec!["a=null".parse().unwrap()],
             cpus: allowed_cpus().into_iter().take(1).collect(),
@@ -214,14 +226,14 @@ pub(super) mod tests {
             hugepages: Hugepages::Off,
             control: None,
         };
-        let plane = Plane::start(&settings, Hugepages::Off).unwrap();
+        let plane = Plane::start(&settings, Hugepages::Off, on_death).unwrap();
         plane.add(&settings.ports[0]).unwrap();
         plane
     }
 
     #[test]
     fn who_only_looks_does_not_wait_for_who_changes() {
-        let plane = plane();
+        let plane = plane(OnDeath::default());
         let (answer, answered) = channel();
         std::thread::scope(|scope| {
             // As one that removes a port holds them while an lcore does not answer.

@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn counting_ends_with_the_last_who_wants_it() {
-        let plane = plane();
+        let plane = plane(vswitch::OnDeath::default());
         assert!(!counts(&plane));
         let one = Measuring::start(&plane);
         let other = Measuring::start(&plane);

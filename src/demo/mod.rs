@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tempfile::TempDir;
+use vswitch::OnDeath;
 
 use crate::cli::DemoArgs;
 use crate::daemon::{Plane, PlaneError, stats};
@@ -93,7 +94,7 @@ fn start_switch(cpu: usize, dir: &TempDir) -> Result<Plane, Failure> {
         hugepages: Hugepages::Auto,
         control: None,
     };
-    let plane = Plane::start(&settings, Hugepages::Off)?;
+    let plane = Plane::start(&settings, Hugepages::Off, OnDeath::default())?;
     for port in &settings.ports {
         plane.add(port).map_err(PlaneError::into_failure)?;
     }

@@ -19,7 +19,7 @@ use crate::sleep::{Doorbell, Patience, Sleeper};
 use crate::stages::{Laps, Probe, Untimed};
 use crate::stats::LcoreTally;
 use crate::timer::TimerWheel;
-use crate::{Clock, IdlePolicy, LcoreConfig, SwitchError, cpu};
+use crate::{Clock, IdlePolicy, LcoreConfig, OnDeath, SwitchError, cpu};
 
 /// Time without packets before an idle lcore lets others run, and before it sleeps: some times as long as a sleep costs, so
 /// that a steady stream is polled and a trickle is slept for.
@@ -63,6 +63,7 @@ pub(crate) struct Common {
     pub(crate) fdb: Arc<Fdb>,
     pub(crate) idle: IdlePolicy,
     pub(crate) clock: Clock,
+    pub(crate) on_death: OnDeath,
 }
 
 /// The control path's end of an lcore: its numbers, and the way to tell it something.
@@ -100,10 +101,12 @@ impl Lcore {
         let bell = Arc::new(Doorbell::new().map_err(SwitchError::Wake)?);
         let sleeper = Sleeper::new(Arc::clone(&bell)).map_err(SwitchError::Wake)?;
         let turner = Turner::new(&common, Arc::clone(&tally), Arc::clone(&mailbox), sleeper, sweeps);
+        let id = config.id;
         let body = move || match settle(cpu, common.idle) {
             Ok(_identity) => {
                 // Nobody listens any more if the switch gave up starting.
                 if ready.send(Ok(ThreadId::current())).is_ok() {
+                    let _watch = DeathWatch { lcore: id, on_death: common.on_death };
                     turner.run();
                 }
             }
@@ -146,6 +149,20 @@ impl Lcore {
         if self.thread.is_finished() {
             // A panic was reported when it happened; there is nothing left to do about it.
             drop(self.thread.join());
+        }
+    }
+}
+
+/// Tells of an lcore whose thread unwinds.
+struct DeathWatch {
+    lcore: usize,
+    on_death: OnDeath,
+}
+
+impl Drop for DeathWatch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.on_death.tell(self.lcore);
         }
     }
 }

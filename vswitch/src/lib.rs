@@ -66,6 +66,6 @@ pub use port_id::{MAX_PORTS, PortId};
 pub use ports::PortInfo;
 pub use stages::{LcoreStages, Stage, StageCount};
 pub use stats::{LcoreStats, PortStats, SwitchStats, Totals};
-pub use switch::{IdlePolicy, LcoreConfig, Placement, Switch, SwitchConfig};
+pub use switch::{IdlePolicy, LcoreConfig, OnDeath, Placement, Switch, SwitchConfig};
 pub use timer::{TimerId, TimerWheel, WheelFull};
 pub use view::View;

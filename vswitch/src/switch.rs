@@ -51,6 +51,32 @@ pub struct SwitchConfig {
     pub idle: IdlePolicy,
     /// What ages go by.
     pub clock: Clock,
+    /// Who is told of an lcore that died.
+    pub on_death: OnDeath,
+}
+
+/// What is called, on the dying thread, when an lcore's thread ends without having been asked to: it panicked, and its queues
+/// are lost. The default calls nothing; then the next change of a port fails with [`SwitchError::LcoreDied`].
+#[derive(Clone, Default)]
+pub struct OnDeath(Option<Arc<dyn Fn(usize) + Send + Sync>>);
+
+impl OnDeath {
+    /// Calls `tell` with the lcore's id.
+    pub fn call(tell: impl Fn(usize) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(tell)))
+    }
+
+    pub(crate) fn tell(&self, lcore: usize) {
+        if let Some(tell) = &self.0 {
+            tell(lcore);
+        }
+    }
+}
+
+impl core::fmt::Debug for OnDeath {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("OnDeath").field(&self.0.is_some()).finish()
+    }
 }
 
 /// Which lcores a port's queues go to, by their ids: queue `j` to the `j`-th, beginning anew after the last.
@@ -91,7 +117,12 @@ impl Switch {
         check_lcores(&config.lcores)?;
         let fdb = Arc::new(Fdb::new(&config.fdb)?);
         let clock = config.clock;
-        let common = Common { fdb: Arc::clone(&fdb), idle: config.idle, clock: clock.clone() };
+        let common = Common {
+            fdb: Arc::clone(&fdb),
+            idle: config.idle,
+            clock: clock.clone(),
+            on_death: config.on_death,
+        };
         let mut lcores = Lcores { all: Vec::with_capacity(config.lcores.len()), patience: PATIENCE };
         for (at, lcore) in config.lcores.iter().enumerate() {
             lcores.all.push(Lcore::start(lcore, &common, at == 0)?);

@@ -243,7 +243,8 @@ impl Net {
     pub fn with_fdb(lcores: usize, fdb: FdbConfig) -> Self {
         let lcores = (0..lcores).map(|id| LcoreConfig { id, cpu: None }).collect();
         let clock = Clock::manual();
-        let config = SwitchConfig { lcores, fdb, idle: IdlePolicy::Adaptive, clock: clock.clone() };
+        let idle = IdlePolicy::Adaptive;
+        let config = SwitchConfig { lcores, fdb, idle, clock: clock.clone(), ..SwitchConfig::default() };
         Self { switch: Switch::start(config).unwrap(), ports: Vec::new(), clock, sleepable: false }
     }
 
