@@ -204,7 +204,8 @@ mod tests {
             series(floor(64), 50.0),
         ];
         let versions = vec![(Peer::Testpmd, "DPDK".into()), (Peer::Polder, "polder 0".into())];
-        let programs = Programs { polder: "p".into(), offtheshelf: "o".into(), floor: "f".into() };
+        let programs =
+            Programs { polder: "p".into(), before: None, offtheshelf: "o".into(), floor: "f".into() };
         let seconds = Duration::from_secs(2);
         let config = Config { programs, dut_cpu: 0, cpu: 1, seconds, runs: 1, placement: None, tries: 1 };
         Report { config, versions, all: vec![("a path".into(), all.into_iter().chain([gone]).collect())] }

@@ -43,6 +43,9 @@ pub(crate) struct Measuring {
     /// The polder to measure; without, the one beside this program.
     #[arg(long)]
     polder: Option<PathBuf>,
+    /// The polder that `before` names: another build, measured in the same run.
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// One JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -57,6 +60,7 @@ impl Measuring {
         if let Some(polder) = &self.polder {
             programs.polder.clone_from(polder);
         }
+        programs.before.clone_from(&self.before);
         let placement = match self.placement {
             Wanted::Near => Some(Placement::Near),
             Wanted::Far => Some(Placement::Far),

@@ -47,7 +47,7 @@ impl Rings {
 
 #[derive(Parser)]
 pub(crate) struct Args {
-    /// Devices, separated by commas; the first is what ratios are to: polder, testpmd, testpmd:large (mbufs of 64 KiB), ovs, vpp (a
+    /// Devices, separated by commas; the first is what ratios are to: polder, before (another build of it, see --before), testpmd, testpmd:large (mbufs of 64 KiB), ovs, vpp (a
     /// bridge), vpp:xconnect, offtheshelf. `floor[:BURST[xCOPIES]]` is none: what is left of one that only moves frames. Programs
     /// of DPDK's and of VPP's are those in the PATH.
     #[arg(long, value_delimiter = ',', default_value = "testpmd,polder,ovs,floor")]

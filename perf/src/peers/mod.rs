@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub enum Peer {
     /// Polder: a learning switch.
     Polder,
+    /// Another build of Polder: what it was before a change.
+    Before,
     /// DPDK's testpmd, io forwarding between pairs of ports: no lookup.
     Testpmd,
     /// The same with mbufs that each hold a whole frame of 64 KiB, which nobody's are unless told so.
@@ -49,6 +51,7 @@ impl FromStr for Peer {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':').unwrap_or((text, "")) {
             ("polder", "") => Ok(Self::Polder),
+            ("before", "") => Ok(Self::Before),
             ("testpmd", "") => Ok(Self::Testpmd),
             ("testpmd", "large") => Ok(Self::TestpmdLarge),
             ("ovs", "") => Ok(Self::Ovs),
@@ -58,7 +61,7 @@ impl FromStr for Peer {
             ("floor", "") => Ok(Self::Floor(Floor::default())),
             ("floor", how) => Ok(Self::Floor(how.parse()?)),
             _ => Err(format!(
-                "{text:?}: there are polder, testpmd, testpmd:large, ovs, vpp, vpp:xconnect, offtheshelf, floor and \
+                "{text:?}: there are polder, before, testpmd, testpmd:large, ovs, vpp, vpp:xconnect, offtheshelf, floor and \
                  floor:BURST[xCOPIES]"
             )),
         }
@@ -69,6 +72,7 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Polder => f.write_str("polder"),
+            Self::Before => f.write_str("before"),
             Self::Testpmd => f.write_str("testpmd"),
             Self::TestpmdLarge => f.write_str("testpmd:large"),
             Self::Ovs => f.write_str("ovs"),
@@ -85,7 +89,7 @@ impl Peer {
     #[must_use]
     pub fn does(self) -> &'static str {
         match self {
-            Self::Polder => "learning switch",
+            Self::Polder | Self::Before => "learning switch",
             Self::Testpmd => "io: no lookup",
             Self::TestpmdLarge => "io: no lookup; mbufs of 64 KiB",
             Self::Ovs => "NORMAL: learning switch",
@@ -105,6 +109,7 @@ impl Peer {
     pub fn version(self, programs: &Programs) -> Result<String, String> {
         match self {
             Self::Polder => process::first_line(&programs.polder, &["--version"]),
+            Self::Before => process::first_line(programs.before()?, &["--version"]),
             Self::Testpmd | Self::TestpmdLarge => testpmd::version(),
             Self::Ovs => ovs::version(),
             Self::Vpp | Self::VppCrossConnect => vpp::version(),
@@ -119,6 +124,8 @@ impl Peer {
 pub struct Programs {
     /// `polder`.
     pub polder: PathBuf,
+    /// Another build of `polder`, if one was named.
+    pub before: Option<PathBuf>,
     /// `offtheshelf`.
     pub offtheshelf: PathBuf,
     /// `floor`.
@@ -134,7 +141,13 @@ impl Programs {
         let this = std::env::current_exe().map_err(|e| e.to_string())?;
         let folder = this.parent().unwrap_or(Path::new("."));
         let [polder, offtheshelf, floor] = ["polder", "offtheshelf", "floor"].map(|name| folder.join(name));
-        Ok(Self { polder, offtheshelf, floor })
+        Ok(Self { polder, before: None, offtheshelf, floor })
+    }
+
+    fn before(&self) -> Result<&Path, String> {
+        self.before
+            .as_deref()
+            .ok_or_else(|| "`before` needs --before PROGRAM, another build of polder".into())
     }
 }
 
@@ -192,6 +205,7 @@ pub fn start(peer: Peer, programs: &Programs, needs: Needs, cpu: usize) -> Resul
     let home = folder.path();
     let mut processes = match peer {
         Peer::Polder => polder::start(&programs.polder, home, &setup)?,
+        Peer::Before => polder::start(programs.before()?, home, &setup)?,
         Peer::Testpmd => testpmd::start(home, &setup, testpmd::USUAL)?,
         Peer::TestpmdLarge => testpmd::start(home, &setup, testpmd::LARGE)?,
         Peer::Ovs => ovs::start(home, &setup)?,
@@ -226,7 +240,9 @@ mod tests {
 
     #[test]
     fn peers_are_read_by_the_names_they_have() {
-        for name in ["polder", "testpmd", "testpmd:large", "ovs", "vpp", "vpp:xconnect", "offtheshelf"] {
+        for name in
+            ["polder", "before", "testpmd", "testpmd:large", "ovs", "vpp", "vpp:xconnect", "offtheshelf"]
+        {
             assert_eq!(name.parse::<Peer>().unwrap().to_string(), name);
         }
         assert_eq!("floor:256".parse(), Ok(Peer::Floor(Floor { burst: 256, copies: 1 })));
