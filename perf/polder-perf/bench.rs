@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use perf::chart;
+use perf::chart::{self, Words};
 use perf::dut::{Dut, DutConfig};
 use perf::endpoint::GuestOptions;
 use perf::machine::Machine;
@@ -219,5 +219,11 @@ fn picture(rows: &[Row]) -> Result<String, String> {
         column("partial drop rate", |row| row.partial),
         column("throughput", |row| row.throughput),
     ];
-    chart::bars("Frames a second by size", "Mpps, both directions; bytes without FCS", &labels, &series)
+    let notes = [Machine::here().text()];
+    let words = Words {
+        title: "Frames a second by size",
+        unit: "Mpps, both directions; bytes without FCS",
+        notes: &notes,
+    };
+    chart::bars(words, &labels, &series)
 }

@@ -1,6 +1,6 @@
 //! What came of a comparison: a table, an object, a picture.
 
-use perf::chart;
+use perf::chart::{self, Words};
 use perf::compare::{Config, Figures, Run, Series};
 use perf::machine::Machine;
 use perf::peers::Peer;
@@ -122,16 +122,36 @@ impl Report {
 
     /// The medians, as SVG.
     pub(crate) fn picture(&self) -> Result<String, String> {
-        let labels: Vec<_> = self.all.iter().map(|(path, _)| path.clone()).collect();
+        let labels = short_labels(self.all.iter().map(|(path, _)| path.as_str()));
         let bars = self.versions.iter().enumerate().map(|(i, (peer, _))| {
             let median = |(_, series): &(String, Vec<Series>)| {
                 series.get(i).and_then(mpps).map_or(0.0, |figures| figures.median)
             };
             (peer.to_string(), self.all.iter().map(|path| (median(path) * 100.0).round() / 100.0).collect())
         });
-        let unit = "Mpps, all directions; rings kept full";
-        chart::bars("Between guests, one core", unit, &labels, &bars.collect::<Vec<_>>())
+        let mut notes = vec![Machine::here().text()];
+        notes.extend(
+            self.versions.iter().map(|(peer, version)| format!("{peer}: {version}; {}", peer.does())),
+        );
+        let words = Words {
+            title: "Between guests, one core",
+            unit: "Mpps, all directions together; median; the guests' rings kept full",
+            notes: &notes,
+        };
+        chart::bars(words, &labels, &bars.collect::<Vec<_>>())
     }
+}
+
+/// The parts of paths' names in which they differ: all have the same number of parts, between commas.
+fn short_labels<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let parts: Vec<Vec<&str>> = paths.map(|path| path.split(", ").collect()).collect();
+    let differs = |at: usize| parts.iter().any(|path| path.get(at) != parts[0].get(at));
+    let short = |path: &Vec<&str>| {
+        let kept: Vec<_> =
+            path.iter().enumerate().filter(|(at, _)| differs(*at)).map(|(_, part)| *part).collect();
+        if kept.is_empty() { path.join(", ") } else { kept.join(", ") }
+    };
+    parts.iter().map(short).collect()
 }
 
 fn row(path: &str, series: &Series, against: Against) -> Vec<String> {
@@ -231,6 +251,16 @@ mod tests {
         for word in ["commit ", "CPUs", "- testpmd: DPDK", "- a path: ovs: no such"] {
             assert!(text.contains(word), "{word}: {text}");
         }
-        assert!(report().picture().unwrap().contains("polder"));
+        let picture = report().picture().unwrap();
+        for word in ["polder", "commit ", "testpmd: DPDK", "15"] {
+            assert!(picture.contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn labels_say_what_differs() {
+        let short = |paths: &[&str]| short_labels(paths.iter().copied());
+        assert_eq!(short(&["split, 60 B, 1 MAC", "split, 60 B, 9 MACs"]), ["1 MAC", "9 MACs"]);
+        assert_eq!(short(&["split, 60 B"]), ["split, 60 B"]);
     }
 }
