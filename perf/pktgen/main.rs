@@ -25,6 +25,7 @@ use perf::probe::Extent;
 use perf::report;
 use perf::run::{Outcome, Plan, Progress, run};
 use perf::say;
+use vhost::driver::Order;
 
 /// Sends between the endpoints of each pair, in both directions, through the device under test; counts what arrives.
 ///
@@ -94,6 +95,13 @@ struct Args {
     /// With indirect descriptors on the guests' transmit rings.
     #[arg(long)]
     indirect: bool,
+    /// In which order the guests post free buffers again: same (as they came back), lifo (newest first, as
+    /// Linux' driver does) or shuffled.
+    #[arg(long, default_value = "same")]
+    order: Order,
+    /// Have the guests write something else over the headers of receive buffers before they post them again.
+    #[arg(long)]
+    foreign_headers: bool,
     /// Seconds of warm-up that are not counted.
     #[arg(long, default_value_t = 1.0)]
     warm_up: f64,
@@ -132,6 +140,8 @@ impl Args {
             mergeable: !self.no_mergeable,
             in_order: self.in_order,
             indirect: self.indirect,
+            order: self.order,
+            foreign_headers: self.foreign_headers,
         }
     }
 

@@ -3,6 +3,7 @@
 use clap::Parser;
 use perf::pattern::Sizes;
 use perf::peers::{Floor, Peer};
+use vhost::driver::Order;
 
 use crate::measuring::Measuring;
 use crate::peers::{Rings, path};
@@ -30,9 +31,8 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
         .copies
         .iter()
         .flat_map(|&copies| args.bursts.iter().map(move |&burst| Peer::Floor(Floor { burst, copies })));
-    let paths = args
-        .queues
-        .iter()
-        .flat_map(|&queues| args.sizes.iter().map(move |&size| path(Rings::Mergeable, 2, queues, 1, size)));
+    let paths = args.queues.iter().flat_map(|&queues| {
+        args.sizes.iter().map(move |&size| path(Rings::Mergeable, 2, queues, 1, size, Order::Same))
+    });
     args.measuring.run(&floors.collect::<Vec<_>>(), paths.collect())
 }

@@ -5,6 +5,7 @@ use perf::compare::Path;
 use perf::endpoint::GuestOptions;
 use perf::pattern::{Pattern, Sizes};
 use perf::peers::Peer;
+use vhost::driver::Order;
 
 use crate::measuring::Measuring;
 
@@ -43,6 +44,11 @@ impl Rings {
             ..GuestOptions::default()
         }
     }
+
+    /// Rings in order have one order only.
+    fn takes(self, order: Order) -> bool {
+        order == Order::Same || !self.options().in_order
+    }
 }
 
 #[derive(Parser)]
@@ -61,6 +67,10 @@ pub(crate) struct Args {
     /// Kinds of rings.
     #[arg(long, value_delimiter = ',', default_value = "mergeable")]
     rings: Vec<Rings>,
+    /// In which order guests post free buffers again: same (as they came back), lifo (newest first) or shuffled. In the last two
+    /// headers of receive buffers have foreign content, as in a Linux guest.
+    #[arg(long, value_delimiter = ',', default_value = "lifo,same")]
+    orders: Vec<Order>,
     /// Guests, an even number; two of them are busy.
     #[arg(long, value_delimiter = ',', default_value = "2", value_parser = guests)]
     guests: Vec<usize>,
@@ -83,7 +93,10 @@ impl Args {
             for &guests in &self.guests {
                 for &queues in &self.queues {
                     for &macs in &self.macs {
-                        paths.extend(self.sizes.iter().map(|&size| path(rings, guests, queues, macs, size)));
+                        for &order in self.orders.iter().filter(|order| rings.takes(**order)) {
+                            let path = |&size| path(rings, guests, queues, macs, size, order);
+                            paths.extend(self.sizes.iter().map(path));
+                        }
                     }
                 }
             }
@@ -93,17 +106,18 @@ impl Args {
 }
 
 /// Two busy guests among `guests`.
-pub(crate) fn path(rings: Rings, guests: usize, queues: u16, macs: u32, sizes: Sizes) -> Path {
+pub(crate) fn path(rings: Rings, guests: usize, queues: u16, macs: u32, sizes: Sizes, order: Order) -> Path {
     let kind = rings.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
     let s = |n: usize| if n == 1 { "" } else { "s" };
-    let unit = if matches!(sizes, Sizes::Fixed(_)) { " B" } else { "" };
+    let unit = if matches!(sizes, Sizes::Fixed(_) | Sizes::Between(..)) { " B" } else { "" };
     let name = format!(
-        "{kind}, {sizes}{unit}, {macs} MAC{}, {guests} guests, {queues} queue pair{}",
+        "{kind}, {sizes}{unit}, {macs} MAC{}, {order}, {guests} guests, {queues} queue pair{}",
         s(macs as usize),
         s(queues.into())
     );
     let pattern = Pattern { sizes, macs, ..Pattern::default() };
-    Path { name, guests: rings.options(), pattern, ports: guests, queues, busy: 2 }
+    let options = GuestOptions { order, foreign_headers: order != Order::Same, ..rings.options() };
+    Path { name, guests: options, pattern, ports: guests, queues, busy: 2 }
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), String> {

@@ -35,6 +35,9 @@ const SEGMENTS: usize = 45;
 const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_UDP: u8 = 17;
 
+/// Frames after which sizes between two bounds come again.
+const VARIED: usize = 64;
+
 /// The frames' sizes in bytes, without FCS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sizes {
@@ -42,6 +45,8 @@ pub enum Sizes {
     Fixed(usize),
     /// Simple IMIX: 60, 590 and 1514 bytes, 7 : 4 : 1.
     Imix,
+    /// From the first to the second, each as often as any other, in no order.
+    Between(usize, usize),
     /// TCP of 64 KiB, as a guest's kernel hands it over to be segmented: 45 segments of 1448 bytes behind one header.
     Large,
 }
@@ -55,10 +60,17 @@ impl FromStr for Sizes {
             "64k" => return Ok(Self::Large),
             _ => {}
         }
-        match text.parse() {
-            Ok(size) if (MIN_FRAME..=MAX_FRAME).contains(&size) => Ok(Self::Fixed(size)),
-            _ => Err(format!("give bytes without FCS, {MIN_FRAME} to {MAX_FRAME}, imix or 64k")),
-        }
+        let bytes = |text: &str| text.parse().ok().filter(|size| (MIN_FRAME..=MAX_FRAME).contains(size));
+        let sizes = match text.split_once('-') {
+            None => bytes(text).map(Self::Fixed),
+            Some((least, most)) => bytes(least)
+                .zip(bytes(most))
+                .filter(|(least, most)| least < most)
+                .map(|(least, most)| Self::Between(least, most)),
+        };
+        sizes.ok_or_else(|| {
+            format!("give bytes without FCS, {MIN_FRAME} to {MAX_FRAME}, or LEAST-MOST, imix or 64k")
+        })
     }
 }
 
@@ -66,6 +78,7 @@ impl fmt::Display for Sizes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fixed(size) => write!(f, "{size}"),
+            Self::Between(least, most) => write!(f, "{least}-{most}"),
             Self::Imix => f.write_str("imix"),
             Self::Large => f.write_str("64k"),
         }
@@ -78,13 +91,21 @@ impl Sizes {
     pub fn of(self, i: usize) -> usize {
         match self {
             Self::Fixed(size) => size,
+            // The golden ratio's steps visit each part of the range equally often.
+            Self::Between(least, most) => {
+                least + (i % VARIED).wrapping_mul(0x9e37_79b9) % (1 << 32) * (most - least + 1) / (1 << 32)
+            }
             Self::Imix => IMIX[i % IMIX.len()],
             Self::Large => ETHERNET + IPV4 + TCP + SEGMENTS * usize::from(SEGMENT),
         }
     }
 
     fn count(self) -> usize {
-        if self == Self::Imix { IMIX.len() } else { 1 }
+        match self {
+            Self::Imix => IMIX.len(),
+            Self::Between(..) => VARIED,
+            Self::Fixed(_) | Self::Large => 1,
+        }
     }
 
     /// The mean.

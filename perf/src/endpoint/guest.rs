@@ -6,7 +6,8 @@ use std::str::FromStr;
 use hdrhistogram::Histogram;
 use vhost::driver::traffic::Tally;
 use vhost::driver::{
-    BufferConfig, Cut, Kicks, PostError, QueuePair, RamPages, RingError, RxFrame, VirtioNet, VirtioNetConfig,
+    BufferConfig, Cut, Kicks, Order, PostError, QueuePair, RamPages, RingError, RxFrame, VirtioNet,
+    VirtioNetConfig,
 };
 use vhost::wire::net;
 
@@ -54,11 +55,23 @@ pub struct GuestOptions {
     pub in_order: bool,
     /// With indirect descriptors.
     pub indirect: bool,
+    /// In which order free buffers are posted again.
+    pub order: Order,
+    /// Whether posted receive buffers have foreign content where their header will be.
+    pub foreign_headers: bool,
 }
 
 impl Default for GuestOptions {
     fn default() -> Self {
-        Self { queue_size: 1024, packed: false, mergeable: true, in_order: false, indirect: false }
+        Self {
+            queue_size: 1024,
+            packed: false,
+            mergeable: true,
+            in_order: false,
+            indirect: false,
+            order: Order::Same,
+            foreign_headers: false,
+        }
     }
 }
 
@@ -106,6 +119,8 @@ impl GuestOptions {
             rx,
             pages: RamPages::HugeIfAvailable,
             kicks: Kicks::AsAsked,
+            order: self.order,
+            foreign_headers: self.foreign_headers,
             ..VirtioNetConfig::default()
         }
     }

@@ -5,7 +5,11 @@
 //!
 //! Devices return slots in the order in which they got them. As long as one does, a slot stands where it always stood, and a
 //! run of slots is posted or taken back as one ([`run`](Circle::run)).
+//!
+//! With another [`Order`] than as they came back, free slots are in a pool, and stand in the circle only shortly before they
+//! are posted ([`arrange`](Circle::arrange)).
 
+use super::order::{Order, Pool};
 use super::ring_config::RingError;
 
 /// The circle, and what each slot says.
@@ -17,6 +21,10 @@ pub(super) struct Circle {
     posted: Box<[bool]>,
     /// Position p holds slot p, modulo their number, as from the start.
     in_place: bool,
+    /// The free slots that do not stand in the circle.
+    pool: Option<Pool>,
+    /// Free slots that stand in the circle, from `next_avail` on, if there is a pool.
+    arranged: u16,
     /// Bytes that each slot's descriptors say: header and frame.
     described: Box<[u32]>,
     pub(super) next_avail: u16,
@@ -26,22 +34,38 @@ pub(super) struct Circle {
 
 impl Circle {
     /// `slots` free ones (not 0), of which the first is to be posted at position `base`.
-    pub(super) fn new(slots: u16, base: u16) -> Self {
+    pub(super) fn new(slots: u16, base: u16, order: Order) -> Self {
+        let pool = Pool::new(order, slots);
         let mut circle = Self {
             slots,
             order: vec![0; usize::from(slots).next_power_of_two()].into(),
             posted: vec![false; slots.into()].into(),
-            in_place: slots.is_power_of_two() && base.is_multiple_of(slots),
+            in_place: slots.is_power_of_two() && base.is_multiple_of(slots) && pool.is_none(),
+            pool,
+            arranged: 0,
             described: vec![0; slots.into()].into(),
             next_avail: base,
             published: base,
             next_used: base,
         };
         for slot in 0..slots {
-            let at = circle.index(base.wrapping_add(slot));
-            circle.order[at] = slot;
+            match &mut circle.pool {
+                Some(pool) => pool.put(slot),
+                None => circle.order[usize::from(base.wrapping_add(slot)) & (circle.order.len() - 1)] = slot,
+            }
         }
         circle
+    }
+
+    /// Has the next `n` free slots stand in the circle; there must be as many.
+    #[inline(always)]
+    pub(super) fn arrange(&mut self, n: usize) {
+        let Some(pool) = &mut self.pool else { return };
+        while usize::from(self.arranged) < n {
+            let at = usize::from(self.next_avail.wrapping_add(self.arranged)) & (self.order.len() - 1);
+            self.order[at] = pool.take();
+            self.arranged += 1;
+        }
     }
 
     #[inline(always)]
@@ -83,6 +107,7 @@ impl Circle {
     pub(super) fn post(&mut self, slot: u16) {
         self.posted[usize::from(slot)] = true;
         self.next_avail = self.next_avail.wrapping_add(1);
+        self.arranged = self.arranged.saturating_sub(1);
     }
 
     /// Whether a number that the device returned is that of a posted slot.
@@ -101,6 +126,11 @@ impl Circle {
     #[inline(always)]
     pub(super) fn release(&mut self, slot: u16) {
         self.posted[usize::from(slot)] = false;
+        if let Some(pool) = &mut self.pool {
+            pool.put(slot);
+            self.next_used = self.next_used.wrapping_add(1);
+            return;
+        }
         // Behind all that are free.
         let at = self.index(self.next_used.wrapping_add(self.slots));
         self.in_place &= self.order[at] == slot;

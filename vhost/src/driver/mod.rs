@@ -35,6 +35,7 @@
 mod circle;
 mod front_end;
 mod net_hdr;
+mod order;
 mod packed;
 mod packed_queue;
 mod queue;
@@ -50,6 +51,7 @@ mod virtio_net;
 
 pub use front_end::{FrontEnd, FrontEndError, Reply};
 pub use net_hdr::NetHdr;
+pub use order::Order;
 pub use packed::PackedRing;
 pub use queue::Queue;
 pub use ram::{GuestRam, RamConfig, RamError, RamPages, Span};

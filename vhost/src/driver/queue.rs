@@ -7,6 +7,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::{Errno, read, write};
 
 use super::circle::Circle;
+use super::order::Order;
 use super::packed::PackedRing;
 use super::packed_queue::PackedQueue;
 use super::ram::{GuestRam, Span};
@@ -15,7 +16,7 @@ use super::slots::Slots;
 use super::split::SplitRing;
 use super::split_queue::SplitQueue;
 use crate::wire::message::VringAddr;
-use crate::wire::net::{F_INDIRECT_DESC, F_MRG_RXBUF, F_RING_PACKED, hdr_len};
+use crate::wire::net::{F_IN_ORDER, F_INDIRECT_DESC, F_MRG_RXBUF, F_RING_PACKED, hdr_len};
 use crate::wire::ring::DESC_F_WRITE;
 
 /// The state behind a [`TxRing`](super::TxRing) or an [`RxRing`](super::RxRing).
@@ -56,6 +57,9 @@ impl Queue {
         if config.indirect && config.features & F_INDIRECT_DESC == 0 {
             return Err(RingConfigError::Indirect);
         }
+        if config.order != Order::Same && config.features & F_IN_ORDER != 0 {
+            return Err(RingConfigError::Order);
+        }
         let (ring, slots) = if config.features & F_RING_PACKED != 0 {
             let (ring, slots) = PackedQueue::alloc(ram, &config)?;
             (Ring::Packed(ring), slots)
@@ -68,7 +72,7 @@ impl Queue {
         let mut queue = Self {
             ring,
             slots: Slots::alloc(ram, &config, slots, direction)?,
-            circle: Circle::new(slots, config.base),
+            circle: Circle::new(slots, config.base, config.order),
             config,
             hdr_len: hdr_len(config.features),
             mergeable: config.features & F_MRG_RXBUF != 0,
@@ -215,9 +219,16 @@ impl Queue {
         self.circle.post(slot);
     }
 
+    /// Has the next `n` free slots stand at their positions of the circle; there must be as many.
+    #[inline(always)]
+    pub(super) fn arrange(&mut self, n: usize) {
+        self.circle.arrange(n);
+    }
+
     /// Stages the next `n` free slots, each after `touch` has seen it; there must be as many.
     #[inline(always)]
     pub(super) fn stage_next(&mut self, n: usize, mut touch: impl FnMut(&Self, u16)) {
+        self.arrange(n);
         let mut left = n;
         while left > 0 {
             let (first, run) = self.free_run(left);

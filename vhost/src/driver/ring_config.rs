@@ -1,5 +1,6 @@
 //! What a driver's ring is to be, and what can be wrong with it.
 
+use super::order::Order;
 use super::ram::RamError;
 use crate::wire::net::hdr_len;
 
@@ -59,6 +60,11 @@ pub struct RingConfig {
     pub base: u16,
     /// When to kick.
     pub kicks: Kicks,
+    /// In which order free slots are posted again; F_IN_ORDER takes [`Order::Same`].
+    pub order: Order,
+    /// Whether posted receive buffers have foreign content where their header will be, as a kernel's have, whose buffers were
+    /// used for something else meanwhile; otherwise the last packet's header stands there.
+    pub foreign_headers: bool,
     /// Negotiated features. With F_RING_PACKED the ring is packed.
     pub features: u64,
 }
@@ -72,6 +78,8 @@ impl Default for RingConfig {
             indirect: false,
             base: 0,
             kicks: Kicks::AsAsked,
+            order: Order::Same,
+            foreign_headers: false,
             features: 0,
         }
     }
@@ -108,6 +116,9 @@ pub enum RingConfigError {
     /// Indirect tables without the feature.
     #[error("indirect tables take the feature INDIRECT_DESC, which was not negotiated")]
     Indirect,
+    /// Another order than the ring's, which IN_ORDER asks for (§2.7.9).
+    #[error("with the feature IN_ORDER free buffers are posted in the ring's order, and in no other")]
+    Order,
     /// No room.
     #[error(transparent)]
     Ram(#[from] RamError),

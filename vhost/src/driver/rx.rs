@@ -14,6 +14,9 @@ pub struct RxRing {
     more: Vec<(usize, usize)>,
 }
 
+/// What stands where a header will be, if it is to be foreign.
+const FOREIGN: [u8; HDR_LEN] = [0xa5; HDR_LEN];
+
 /// A frame that came in, where it lies. Its buffers go back to the device with the next refill.
 #[derive(Debug)]
 pub struct RxFrame<'q> {
@@ -139,7 +142,13 @@ impl RxRing {
     #[inline]
     pub fn refill_some(&mut self, most: usize) -> usize {
         let n = most.min(self.queue.room());
-        self.queue.stage_next(n, |_, _| ());
+        if self.queue.config().foreign_headers {
+            self.queue.stage_next(n, |queue, slot| {
+                queue.buffers().write(queue.buffer(slot), &FOREIGN[..queue.hdr_len]);
+            });
+        } else {
+            self.queue.stage_next(n, |_, _| ());
+        }
         self.queue.publish();
         n
     }

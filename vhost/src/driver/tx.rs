@@ -118,6 +118,7 @@ impl TxRing {
     /// # Panics
     /// If a frame is longer than its room.
     pub fn prepare(&mut self, mut write: impl FnMut(usize, &TxFrame<'_>) -> usize) {
+        self.queue.arrange(self.queue.room());
         for i in 0..self.queue.room() {
             let slot = self.queue.slot_at(self.queue.next_avail().wrapping_add(i as u16));
             let frame = frame(&self.queue, slot);
@@ -141,6 +142,7 @@ impl TxRing {
     #[inline]
     pub fn post_prepared(&mut self, most: usize, mut touch: impl FnMut(&TxFrame<'_>)) -> usize {
         let n = most.min(self.queue.room());
+        self.queue.arrange(n);
         self.queue.will_fill(n);
         self.queue.stage_next(n, |queue, slot| touch(&frame(queue, slot)));
         self.queue.publish();
@@ -156,6 +158,7 @@ impl TxRing {
         if self.queue.room() == 0 {
             return Err(PostError::Full);
         }
+        self.queue.arrange(1);
         let slot = self.queue.slot_at(self.queue.next_avail());
         let buffer = self::frame(&self.queue, slot);
         if frame.len() > buffer.room() {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::front_end::{FrontEnd, FrontEndError};
 use super::net_hdr::NetHdr;
+use super::order::Order;
 use super::queue::Queue;
 use super::ram::{GuestRam, RamConfig, RamError, RamPages};
 use super::ring_config::{Cut, Kicks, RingConfig, RingConfigError, RingError};
@@ -57,6 +58,10 @@ pub struct VirtioNetConfig {
     pub base: u16,
     /// When to kick.
     pub kicks: Kicks,
+    /// In which order free slots are posted again, as in [`RingConfig`].
+    pub order: Order,
+    /// Whether posted receive buffers have foreign content where their header will be, as in [`RingConfig`].
+    pub foreign_headers: bool,
     /// What to tell the back end the MTU is, if it wants to know.
     pub mtu: Option<u16>,
     /// Longest wait for the connection, and for each answer.
@@ -78,6 +83,8 @@ impl Default for VirtioNetConfig {
             gpa_base: 0,
             base: 0,
             kicks: Kicks::AsAsked,
+            order: Order::Same,
+            foreign_headers: false,
             mtu: None,
             timeout: Duration::from_secs(5),
         }
@@ -345,6 +352,8 @@ fn make_pair(ram: &GuestRam, config: &VirtioNetConfig, features: u64) -> Result<
         indirect: buffers.indirect && features & F_INDIRECT_DESC != 0,
         base: config.base,
         kicks: config.kicks,
+        order: config.order,
+        foreign_headers: config.foreign_headers,
         features,
     };
     Ok(QueuePair { tx: TxRing::new(ram, ring(config.tx))?, rx: RxRing::new(ram, ring(config.rx))? })

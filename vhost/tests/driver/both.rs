@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
-use vhost::driver::{Cut, GuestRam, PostError, RamConfig, RingConfig, RingConfigError, TxRing};
+use vhost::driver::{Cut, GuestRam, Order, PostError, RamConfig, RingConfig, RingConfigError, TxRing};
 use vhost::wire::net::{F_EVENT_IDX, F_IN_ORDER, F_INDIRECT_DESC, F_MRG_RXBUF, F_VERSION_1, hdr_len};
 
 use crate::driver_device::{Chain, Device};
@@ -29,6 +29,9 @@ both! {
     in_order_batches_need_one_word,
     wants_calls_only_while_it_waits,
     what_no_ring_can_be_is_refused,
+    posts_what_came_back_last_first_as_linux_does,
+    posts_in_no_order_if_shuffled,
+    headers_of_posted_buffers_are_foreign_if_wanted,
 }
 
 /// Over the wraps of ring and index, and some rounds more of a small ring.
@@ -242,6 +245,9 @@ fn what_no_ring_can_be_is_refused<F: Format>() {
     let config = RingConfig { buffer_bytes: 33, cut, ..config::<F>(32) };
     assert!(matches!(refused(config), RingConfigError::Pieces { pieces: 33, .. }));
     assert!(matches!(refused(RingConfig { indirect: true, ..config }), RingConfigError::Indirect));
+    let shuffled =
+        RingConfig { order: Order::Shuffled, features: F::FEATURES | F_IN_ORDER, ..self::config::<F>(8) };
+    assert!(matches!(refused(shuffled), RingConfigError::Order));
     let cut = Cut::Pieces { first: 0, rest: 1 };
     assert!(matches!(refused(RingConfig { cut, ..config }), RingConfigError::Empty { .. }));
     assert!(matches!(refused(RingConfig { buffer_bytes: 10, ..config }), RingConfigError::Empty { .. }));
@@ -249,22 +255,87 @@ fn what_no_ring_can_be_is_refused<F: Format>() {
     assert!(matches!(refused(whole), RingConfigError::Ram(_)));
 }
 
+/// The ids of `n` chains that are available, in their order; they come back at once.
+fn take_and_give(device: &mut impl Device, n: usize) -> Vec<u16> {
+    let chains: Vec<_> = (0..n).map(|_| device.take().expect("available")).collect();
+    for chain in &chains {
+        device.give(chain, 12);
+    }
+    device.publish();
+    assert!(device.take().is_none(), "no more are available");
+    chains.iter().map(|chain| chain.id).collect()
+}
+
+fn posts_what_came_back_last_first_as_linux_does<F: Format>() {
+    let (mut ring, mut device) = tx::<F>(RingConfig { order: Order::Lifo, ..config::<F>(16) });
+    assert_eq!(ring.post_prepared(4, |_| ()), 4);
+    let first = take_and_give(&mut device, 4);
+    ring.reclaim().unwrap();
+    ring.post_prepared(4, |_| ());
+    let reversed: Vec<_> = first.iter().rev().copied().collect();
+    assert_eq!(take_and_give(&mut device, 4), reversed, "the newest first");
+    // A longer burst goes on with what was not used yet.
+    ring.reclaim().unwrap();
+    ring.post_prepared(16, |_| ());
+    let mut all = take_and_give(&mut device, 16);
+    assert_eq!(all[..4], first);
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 16, "each once");
+}
+
+fn posts_in_no_order_if_shuffled<F: Format>() {
+    let features = F::FEATURES | F_VERSION_1;
+    let (mut ring, mut device) = rx::<F>(RingConfig { order: Order::Shuffled, features, ..config::<F>(64) });
+    let mut laps = Vec::new();
+    for _ in 0..3 {
+        let ids = take_and_give(&mut device, 64);
+        assert_eq!(ids.iter().collect::<std::collections::BTreeSet<_>>().len(), 64);
+        assert_eq!(ring.poll(64, |_| ()), Ok(64));
+        ring.refill();
+        laps.push(ids);
+    }
+    assert!(laps[0] != laps[1] && laps[1] != laps[2]);
+}
+
+fn headers_of_posted_buffers_are_foreign_if_wanted<F: Format>() {
+    for foreign_headers in [false, true] {
+        let features = F::FEATURES | F_VERSION_1 | F_MRG_RXBUF;
+        let (mut ring, mut device) = rx::<F>(RingConfig { foreign_headers, features, ..config::<F>(4) });
+        let mut got = Vec::new();
+        for n in 0..9 {
+            let chain = device.take().unwrap();
+            let stands = device.content(&chain)[..12].iter().all(|byte| *byte == 0xa5);
+            assert_eq!(stands, foreign_headers);
+            let len = device.write(&chain, &merged(1, &frame(n, 60)));
+            device.give(&chain, len);
+            device.publish();
+            ring.recv(&mut got).unwrap().unwrap();
+            assert_eq!(got, frame(n, 60));
+        }
+    }
+}
+
 /// Bursts posted, and how many of those that the device holds come back, in which order.
 fn steps() -> impl Strategy<Value = Vec<(usize, u32)>> {
     prop::collection::vec((0usize..6, any::<u32>()), 1..200)
 }
 
+fn orders() -> impl Strategy<Value = Order> {
+    prop::sample::select(vec![Order::Same, Order::Lifo, Order::Shuffled])
+}
+
 proptest! {
     /// A device that returns buffers in any order gets each frame as it was sent, and each slot stays in circulation.
     #[test]
-    fn any_order_of_return_split(bits in 0u32..8, base in any::<u16>(), cut in 0usize..3, steps in steps()) {
-        any_order_of_return::<Split>(RingConfig { base, ..config::<Split>(8 << bits) }, cut, steps)?;
+    fn any_order_of_return_split(bits in 0u32..8, base in any::<u16>(), cut in 0usize..3, steps in steps(), order in orders()) {
+        any_order_of_return::<Split>(RingConfig { base, order, ..config::<Split>(8 << bits) }, cut, steps)?;
     }
 
     /// The same.
     #[test]
-    fn any_order_of_return_packed(size in 3u16..300, base in any::<u16>(), cut in 0usize..3, steps in steps()) {
-        any_order_of_return::<Packed>(RingConfig { base, ..config::<Packed>(size) }, cut, steps)?;
+    fn any_order_of_return_packed(size in 3u16..300, base in any::<u16>(), cut in 0usize..3, steps in steps(), order in orders()) {
+        any_order_of_return::<Packed>(RingConfig { base, order, ..config::<Packed>(size) }, cut, steps)?;
     }
 }
 
