@@ -9,6 +9,7 @@ mod doctor;
 #[path = "../../pmd/tests/pci/kernel.rs"]
 mod kernel;
 mod nic;
+mod notify;
 mod ports;
 mod run;
 mod traffic;

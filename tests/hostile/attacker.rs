@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use vhost::driver::{FrontEnd, GuestRam, NetHdr, RamConfig, Span};
 use vhost::wire::message::protocol;
@@ -98,7 +99,12 @@ impl Attacker {
 
     /// Negotiates and hands over memory. No ring runs yet.
     pub(crate) fn negotiate(scene: &Scene, plan: Plan) -> Self {
-        let mut front = FrontEnd::connect(scene.socket(X), PATIENCE).expect("the attacker connects");
+        Self::negotiate_at(&scene.socket(X), plan)
+    }
+
+    /// The same at another port than `x`.
+    pub(crate) fn negotiate_at(socket: &Path, plan: Plan) -> Self {
+        let mut front = FrontEnd::connect(socket, PATIENCE).expect("the attacker connects");
         negotiate(&mut front, plan.features);
         let config =
             RamConfig { bytes: plan.ram_bytes, gpa_base: GPA, sealed: plan.sealed, ..RamConfig::default() };

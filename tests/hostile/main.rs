@@ -19,6 +19,7 @@
 //! long.
 
 mod attacker;
+mod bell;
 mod chains;
 mod connection;
 mod frames;
