@@ -114,12 +114,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         let stop = Arc::clone(&stop);
         std::thread::spawn(move || {
             let _identity = LcoreId::claim(); // A mempool cache of its own.
+            pmd::notify::prepare_thread()?; // So that calling a guest never waits.
             if let Some(cpu) = args.cpu {
                 let mut set = rustix::thread::CpuSet::new();
                 set.set(cpu);
                 rustix::thread::sched_setaffinity(None, &set).expect("--cpu names a CPU of this machine");
             }
             forward(&mut lanes, args.rewrite_macs, &stop);
+            Ok::<_, pmd::notify::NotifyError>(())
         })
     };
     let start = Instant::now();
@@ -129,7 +131,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let over = args.seconds.is_some_and(|s| start.elapsed() >= Duration::from_secs(s));
         stop.fetch_or(over, Ordering::Relaxed);
     }
-    lcore.join().map_err(|_| "the lcore panicked")?;
+    lcore.join().map_err(|_| "the lcore panicked")??;
     print_counters(&args.specs, &ports);
     drop(ports); // Whatever their rings held is back in the pool.
     let balance = pool.balance();

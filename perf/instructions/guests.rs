@@ -55,6 +55,7 @@ impl Guests {
             ports.push(port);
         }
         let lcore = LcoreId::claim();
+        pmd::notify::prepare_thread().expect("a context for calls");
         Self { pairs, rx, tx, _lcore: lcore, _devices: devices, _ports: ports, _folder: folder }
     }
 

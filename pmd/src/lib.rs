@@ -12,6 +12,7 @@ pub mod gate;
 pub mod igbvf;
 mod kinds;
 pub mod nic;
+pub mod notify;
 pub mod offload;
 mod port;
 pub mod tsc;

@@ -135,6 +135,9 @@ pub enum PortError {
     /// The NIC cannot be had or brought up. Says why and what to do.
     #[error(transparent)]
     Nic(#[from] crate::nic::NicError),
+    /// Its peer could not be told of packets.
+    #[error(transparent)]
+    Notify(#[from] crate::notify::NotifyError),
     /// The queues were taken before.
     #[error("the port's queues are in use")]
     QueuesTaken,

@@ -32,6 +32,9 @@ pub enum SwitchError {
     /// The system refused what wakes a sleeping lcore.
     #[error("cannot make what wakes an lcore: {0}; raise the limit of open files (ulimit -n)")]
     Wake(std::io::Error),
+    /// The system refused that by which guests are called.
+    #[error(transparent)]
+    Notify(#[from] pmd::notify::NotifyError),
     /// A number of the FDB's configuration is out of range.
     #[error("fdb {what} = {value} is out of range ({range})")]
     Fdb {

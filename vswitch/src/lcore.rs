@@ -167,7 +167,8 @@ impl Drop for DeathWatch {
     }
 }
 
-/// Gives the thread its CPU, an identity for the mempools' caches and, if it sleeps, a timer that is punctual.
+/// Gives the thread its CPU, that by which it calls guests, an identity for the mempools' caches and, if it sleeps, a timer
+/// that is punctual.
 fn settle(cpu: Option<usize>, idle: IdlePolicy) -> Result<LcoreId, SwitchError> {
     if let Some(cpu) = cpu {
         cpu::pin(cpu)?;
@@ -176,6 +177,7 @@ fn settle(cpu: Option<usize>, idle: IdlePolicy) -> Result<LcoreId, SwitchError> 
         // Without it naps last 50 us longer, which is no reason to fail.
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1_000));
     }
+    pmd::notify::prepare_thread()?;
     LcoreId::claim().ok_or(SwitchError::TooManyLcores(mbuf::MAX_LCORES + 1))
 }
 
