@@ -14,7 +14,7 @@ pub use spec::VhostUserSpec;
 
 use crate::session::announce::AnnounceSlot;
 use crate::session::{Control, Endpoint, Listener, Offer, Session};
-use crate::vring::{GuestRx, GuestTx, VringSlot};
+use crate::vring::{GuestRx, GuestTx, PortNotifier, RingNotifier, VringSlot};
 use pmd::alarm::Alarm;
 use pmd::wake::Wake;
 
@@ -46,6 +46,7 @@ impl VhostUserPort {
     /// [`PortError`] if the socket cannot be made, or the system is out of descriptors or threads.
     pub fn new(spec: &VhostUserSpec) -> Result<Self, PortError> {
         spec.check()?;
+        pmd::notify::prepare_process()?;
         let os = |what: &str| {
             let what = format!("vhost-user port {}: {what}", spec.path.display());
             move |source| PortError::Os { what, source }
@@ -58,7 +59,8 @@ impl VhostUserPort {
         let alarm = Arc::new(Alarm::new().map_err(os("eventfd"))?);
         let stop = Arc::new(Alarm::new().map_err(os("eventfd"))?);
         let pairs = usize::from(spec.queues);
-        let slots = make_slots(pairs, &alarm).map_err(os("what wakes an lcore"))?;
+        let notifier = Arc::new(PortNotifier::new(Arc::clone(&alarm)));
+        let slots = make_slots(pairs, &notifier).map_err(os("what wakes an lcore"))?;
         let announce = Arc::new(AnnounceSlot::default());
         let offer = Offer {
             name: spec.path.display().to_string(),
@@ -66,8 +68,14 @@ impl VhostUserPort {
             max_mtu: spec.mtu.unwrap_or(u16::MAX),
         };
         let session = Arc::new(Mutex::new(Session::new(offer, slots.clone(), Arc::clone(&announce))));
-        let control =
-            Control::new(endpoint, spec.uid_policy(), Arc::clone(&session), alarm, Arc::clone(&stop));
+        let control = Control::new(
+            endpoint,
+            spec.uid_policy(),
+            Arc::clone(&session),
+            alarm,
+            Arc::clone(&stop),
+            notifier,
+        );
         let thread = std::thread::Builder::new().name(spec.thread_name()).spawn(move || control.run());
         let thread = Some(thread.map_err(os("cannot start its thread"))?);
         let counters = PortCounters::new(pairs, pairs);
@@ -90,10 +98,10 @@ impl VhostUserPort {
 }
 
 /// The vrings of so many pairs. Lcores sleep for the odd ones alone: what the guest sends (virtio 1.3 §5.1.2).
-fn make_slots(pairs: usize, alarm: &Arc<Alarm>) -> io::Result<Vec<Arc<VringSlot>>> {
+fn make_slots(pairs: usize, notifier: &Arc<PortNotifier>) -> io::Result<Vec<Arc<VringSlot>>> {
     let slot = |ring: usize| {
         let wake = if ring % 2 == 1 { Some(Wake::new()?) } else { None };
-        Ok(Arc::new(VringSlot::new(Arc::clone(alarm), wake)))
+        Ok(Arc::new(VringSlot::new(RingNotifier::new(Arc::clone(notifier)), wake)))
     };
     (0..2 * pairs).map(slot).collect()
 }

@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::calls::Calls;
 use super::connection::{Closed, Connection, DEADLINE};
 use super::peer::Peer;
 use super::socket::connect_to;
 use super::trouble::Malformed;
 use super::{Listener, Session, Step};
+use crate::vring::PortNotifier;
 use pmd::alarm::Alarm;
 
 /// Time between two tries to connect. A peer that comes back is found within it.
@@ -57,6 +59,7 @@ pub(crate) struct Control {
     alarm: Arc<Alarm>,
     stop: Arc<Alarm>,
     connection: Option<Connection>,
+    calls: Calls,
     /// When to connect or accept again.
     not_before: Instant,
 }
@@ -77,8 +80,10 @@ impl Control {
         session: Arc<Mutex<Session>>,
         alarm: Arc<Alarm>,
         stop: Arc<Alarm>,
+        notifier: Arc<PortNotifier>,
     ) -> Self {
-        Self { endpoint, policy, session, alarm, stop, connection: None, not_before: Instant::now() }
+        let (calls, not_before) = (Calls::new(notifier), Instant::now());
+        Self { endpoint, policy, session, alarm, stop, connection: None, calls, not_before }
     }
 
     /// Runs until told to stop.
@@ -98,7 +103,9 @@ impl Control {
             self.alarm.clear();
         }
         // Without an alarm, too: whoever notices first that memory is gone.
-        if lock(&self.session).see_faults() && self.connection.is_some() {
+        let memory_is_gone = lock(&self.session).see_faults();
+        self.calls.make(&self.session);
+        if memory_is_gone && self.connection.is_some() {
             self.disconnect("memory_gone", &"the front end took guest memory away");
         }
         if woken.connection {
@@ -148,7 +155,7 @@ impl Control {
             Endpoint::Client(_) => self.connection.is_none(),
             Endpoint::Server(_) => !self.may_connect(),
         };
-        deadline.into_iter().chain(again.then_some(self.not_before)).min()
+        deadline.into_iter().chain(again.then_some(self.not_before)).chain(self.calls.next_time()).min()
     }
 
     /// One message at most, so that stop and alarm have their turn.
@@ -253,7 +260,7 @@ impl Control {
 }
 
 /// A thread that panicked inside left a session that is still to be stopped: poison changes nothing.
-fn lock(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
+pub(super) fn lock(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -56,7 +56,24 @@ impl Session {
         if let Some(mtu) = self.mtu {
             lines.push(("mtu", mtu.to_string()));
         }
+        lines.extend(self.call_lines());
         lines.extend(self.tally.iter().map(|(&name, n)| (name, n.to_string())));
+        lines
+    }
+
+    /// Who calls the guest, if that was ever a question.
+    fn call_lines(&self) -> Vec<(&'static str, String)> {
+        let stats = self.slots[0].notifier().port().stats();
+        let mut lines = Vec::new();
+        if stats.is_away {
+            let longest = stats.longest;
+            lines.push((
+                "calls",
+                format!("made by the control thread: the front end's eventfd took {longest:.1?}"),
+            ));
+        }
+        let counts = [("slow_calls", stats.slow), ("calls_handed_over", stats.handed_over)];
+        lines.extend(counts.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name, n.to_string())));
         lines
     }
 

@@ -17,6 +17,7 @@
 //! stopped. Each refusal is counted by name and logged, at a limited rate.
 
 pub(crate) mod announce;
+mod calls;
 mod config;
 mod connection;
 mod control;
@@ -260,13 +261,14 @@ impl Session {
         *self.tally.entry(name).or_default() += 1;
     }
 
-    /// Looks at rings that broke since the last time: counts and logs each once. Whether the guest's memory is gone, so
+    /// Looks at rings that broke since the last time: counts and logs each once, and has its err eventfd signalled. Whether the guest's memory is gone, so
     /// that the session must end.
     pub(crate) fn see_faults(&mut self) -> bool {
         for i in 0..self.rings.len() {
             let fault = self.slots[i].fault().filter(|_| self.rings[i].running);
             if fault.is_some() && fault != self.rings[i].seen_fault {
                 self.rings[i].seen_fault = fault;
+                self.rings[i].err_due = true;
                 let name = fault.map_or("", Fault::name);
                 self.note(&format!("ring {i}"), name, &"stopped by what the guest wrote");
             }

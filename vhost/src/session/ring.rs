@@ -35,13 +35,15 @@ pub(super) struct Ring {
     /// As set, or where the ring stood when it stopped; without, where rings of its format start.
     base: Option<u32>,
     kick: Option<Kick>,
-    call: Option<OwnedFd>,
-    err: Option<OwnedFd>,
+    pub(super) call: Option<Arc<OwnedFd>>,
+    pub(super) err: Option<Arc<OwnedFd>>,
     enabled: bool,
     /// The slot has it.
     pub(super) running: bool,
     /// The fault that was reported already.
     pub(super) seen_fault: Option<Fault>,
+    /// It broke, and the front end is not told yet.
+    pub(super) err_due: bool,
 }
 
 impl Session {
@@ -87,15 +89,15 @@ impl Session {
 
     pub(super) fn set_vring_call(&mut self, m: &mut Message) -> Result<Reply, Trouble> {
         let (i, fd) = self.ring_and_eventfd(m)?;
-        self.slots[i].set_call(duplicate(fd.as_ref())?);
+        let fd = fd.map(Arc::new);
+        self.slots[i].set_call(fd.clone());
         self.rings[i].call = fd;
         Ok(Reply::Done)
     }
 
     pub(super) fn set_vring_err(&mut self, m: &mut Message) -> Result<Reply, Trouble> {
         let (i, fd) = self.ring_and_eventfd(m)?;
-        self.slots[i].set_err(duplicate(fd.as_ref())?);
-        self.rings[i].err = fd;
+        self.rings[i].err = fd.map(Arc::new);
         Ok(Reply::Done)
     }
 
@@ -195,8 +197,7 @@ impl Session {
             base,
             features: self.features(),
             memory: Arc::clone(&self.memory),
-            call: duplicate(ring.call.as_ref())?,
-            err: duplicate(ring.err.as_ref())?,
+            call: ring.call.clone(),
             enabled: self.ring_is_enabled(i),
         };
         self.slots[i].start(setup);
@@ -273,9 +274,4 @@ struct Part {
     what: &'static str,
     len: u64,
     align: u64,
-}
-
-fn duplicate(fd: Option<&OwnedFd>) -> Result<Option<OwnedFd>, Refusal> {
-    let copy = fd.map(OwnedFd::try_clone).transpose();
-    copy.map_err(|source| Refusal::Os { what: "cannot duplicate a descriptor", source })
 }

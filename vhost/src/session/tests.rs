@@ -13,6 +13,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::*;
+use crate::vring::{PortNotifier, RingNotifier};
 use crate::wire::message::{MemoryRegion, MemoryTableHead, SingleRegion, VringAddr, VringState, vring_fd};
 use crate::wire::net;
 use pmd::alarm::Alarm;
@@ -23,7 +24,9 @@ const VA: u64 = 0x7f00_0000_0000;
 
 fn session(pairs: u16) -> Session {
     let alarm = Arc::new(Alarm::new().expect("eventfd"));
-    let slots = (0..2 * pairs).map(|_| Arc::new(VringSlot::new(Arc::clone(&alarm), None))).collect();
+    let notifier = Arc::new(PortNotifier::new(alarm));
+    let slot = |_| Arc::new(VringSlot::new(RingNotifier::new(Arc::clone(&notifier)), None));
+    let slots = (0..2 * pairs).map(slot).collect();
     let offer = Offer { name: "test".into(), pairs, max_mtu: 9000 };
     let mut session = Session::new(offer, slots, Arc::default());
     session.begin(Peer { pid: 1, uid: 0 });

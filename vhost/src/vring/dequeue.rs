@@ -99,11 +99,11 @@ impl RxQueue for GuestTx {
             Ring::Packed(ring) => turn.run(ring, burst),
         };
         if let Err(fault) = outcome {
-            slot.latch(fault, inside.as_mut());
+            slot.latch(fault);
         }
         if inside.as_ref().is_some_and(Vring::memory_is_gone) {
             // What was read may be the zeroes that took the memory's place.
-            slot.latch(Fault::MemoryGone, inside.as_mut());
+            slot.latch(Fault::MemoryGone);
             counters.drop_packets(DropReason::RxMemoryGone, (burst.len() - before) as u64);
             burst.truncate(before);
         } else if state == State::Disabled {
@@ -140,7 +140,7 @@ impl RxQueue for GuestTx {
             self.counters.notifications.add(1);
         }
         if let Err(fault) = outcome {
-            self.slot.latch(fault, inside.as_mut());
+            self.slot.latch(fault);
         }
     }
 

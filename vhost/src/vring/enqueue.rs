@@ -73,7 +73,7 @@ impl TxQueue for GuestRx {
         };
         *unsignalled |= given;
         if let Some(fault) = fault {
-            slot.latch(fault, inside.as_mut());
+            slot.latch(fault);
         }
         burst.drop_front(taken);
         taken

@@ -19,12 +19,12 @@
 //! | V3 | full fence between storing used.idx and reading used_event or flags | the same between V2 and reading the driver's event suppression |
 //! | V4 | full fence between arming the kick and re-reading avail.idx, before an lcore sleeps | the same between writing the device's event suppression and re-reading the next descriptor's flags |
 
-mod bell;
 mod chain;
 mod dequeue;
 mod enqueue;
 mod fault;
 mod format;
+mod notifier;
 mod packed;
 mod ring;
 mod slot;
@@ -34,6 +34,7 @@ mod view;
 pub(crate) use dequeue::GuestTx;
 pub(crate) use enqueue::GuestRx;
 pub(crate) use fault::Fault;
+pub(crate) use notifier::{PortNotifier, RingNotifier};
 pub(crate) use ring::Vring;
 pub(crate) use slot::{HungKick, VringSetup, VringSlot};
 

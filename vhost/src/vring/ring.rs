@@ -1,12 +1,13 @@
 //! A started ring: its format, what was negotiated, the guest's memory, and whom to tell.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use crate::vring::format::{Buffer, Format};
 use crate::vring::packed::Packed;
 use crate::vring::split::Split;
 use crate::vring::view::View;
-use crate::vring::{Fault, VringSetup, bell};
+use crate::vring::{Fault, RingNotifier, VringSetup};
 use crate::wire::net;
 
 /// A ring that runs.
@@ -15,8 +16,8 @@ pub(crate) struct Vring {
     pub(super) ring: Ring,
     pub(super) terms: Terms,
     pub(super) view: View,
-    call: Option<OwnedFd>,
-    err: Option<OwnedFd>,
+    call: Option<Arc<OwnedFd>>,
+    notifier: Arc<RingNotifier>,
 }
 
 /// The ring itself, of one format or the other: told apart once a burst.
@@ -53,7 +54,7 @@ impl Terms {
 }
 
 impl Vring {
-    pub(crate) fn new(setup: VringSetup) -> Self {
+    pub(crate) fn new(setup: VringSetup, notifier: Arc<RingNotifier>) -> Self {
         let ring = if setup.is_packed() {
             Ring::Packed(Packed::new(&setup))
         } else {
@@ -64,7 +65,7 @@ impl Vring {
             terms: Terms::new(setup.features),
             view: View::new(setup.memory),
             call: setup.call,
-            err: setup.err,
+            notifier,
         }
     }
 
@@ -76,16 +77,12 @@ impl Vring {
         }
     }
 
-    pub(crate) fn set_call(&mut self, call: Option<OwnedFd>) {
+    pub(crate) fn set_call(&mut self, call: Option<Arc<OwnedFd>>) {
         self.call = call;
         match &mut self.ring {
             Ring::Split(ring) => ring.forget_calls(),
             Ring::Packed(ring) => ring.forget_calls(),
         }
-    }
-
-    pub(crate) fn set_err(&mut self, err: Option<OwnedFd>) {
-        self.err = err;
     }
 
     /// Whether guest memory was taken away under us.
@@ -152,16 +149,8 @@ impl Vring {
     #[cold]
     fn call(&self) -> bool {
         let Some(call) = &self.call else { return false };
-        bell::ring(call.as_fd());
+        self.notifier.call(call.as_fd());
         true
-    }
-
-    /// Tells the front end that the ring broke.
-    #[cold]
-    pub(crate) fn signal_err(&self) {
-        if let Some(err) = &self.err {
-            bell::ring(err.as_fd());
-        }
     }
 }
 

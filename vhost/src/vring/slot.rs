@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use crate::memory::{GuestMemory, Window};
-use crate::vring::{Fault, Vring};
+use crate::vring::{Fault, RingNotifier, Vring};
 use crate::wire::net::F_RING_PACKED;
-use pmd::alarm::Alarm;
 use pmd::gate::{Gate, Inside};
 use pmd::wake::Wake;
 
@@ -33,10 +32,8 @@ pub(crate) struct VringSetup {
     pub(crate) features: u64,
     /// The memory that the windows point into.
     pub(crate) memory: Arc<GuestMemory>,
-    /// Whom to tell of used buffers; checked to be an eventfd, non-blocking.
-    pub(crate) call: Option<OwnedFd>,
-    /// Whom to tell that the ring broke.
-    pub(crate) err: Option<OwnedFd>,
+    /// Whom to tell of used buffers; checked to be an eventfd.
+    pub(crate) call: Option<Arc<OwnedFd>>,
     /// Whether the front end enabled the ring.
     pub(crate) enabled: bool,
 }
@@ -68,7 +65,7 @@ pub(crate) struct VringSlot {
     state: AtomicU8,
     /// A [`Fault`]'s number, or 0.
     fault: AtomicU8,
-    alarm: Arc<Alarm>,
+    notifier: Arc<RingNotifier>,
     /// What wakes an lcore that sleeps; of a ring that no lcore sleeps for there is none.
     wake: Option<Wake>,
     /// Kicks that hang in `wake`: 0 while the front end gave none.
@@ -76,9 +73,9 @@ pub(crate) struct VringSlot {
 }
 
 impl VringSlot {
-    pub(crate) fn new(alarm: Arc<Alarm>, wake: Option<Wake>) -> Self {
+    pub(crate) fn new(notifier: RingNotifier, wake: Option<Wake>) -> Self {
         let (state, fault, kicks) = (AtomicU8::new(0), AtomicU8::new(0), AtomicU32::new(0));
-        Self { gate: Gate::new(None), state, fault, alarm, wake, kicks }
+        Self { gate: Gate::new(None), state, fault, notifier: Arc::new(notifier), wake, kicks }
     }
 
     /// Starts a ring in place of whatever ran. Waits for the burst in progress.
@@ -86,7 +83,7 @@ impl VringSlot {
         let state = if setup.enabled { State::Ready } else { State::Disabled };
         let mut inside = self.gate.enter();
         show_late(inside.as_mut());
-        *inside = Some(Vring::new(setup));
+        *inside = Some(Vring::new(setup, Arc::clone(&self.notifier)));
         self.fault.store(0, Ordering::Relaxed);
         self.set_state(state);
         drop(inside);
@@ -115,18 +112,16 @@ impl VringSlot {
     }
 
     /// Changes whom a running ring tells of used buffers; they get a call at once, in case one fell between the two.
-    pub(crate) fn set_call(&self, call: Option<OwnedFd>) {
+    pub(crate) fn set_call(&self, call: Option<Arc<OwnedFd>>) {
         if let Some(ring) = self.gate.enter().as_mut() {
             ring.set_call(call);
             ring.notify();
         }
     }
 
-    /// Changes whom a running ring tells that it broke.
-    pub(crate) fn set_err(&self, err: Option<OwnedFd>) {
-        if let Some(ring) = self.gate.enter().as_mut() {
-            ring.set_err(err);
-        }
+    /// How the guest is called for this ring.
+    pub(crate) fn notifier(&self) -> &RingNotifier {
+        &self.notifier
     }
 
     /// Whether a ring was started and not stopped (it may have broken since).
@@ -202,8 +197,8 @@ impl VringSlot {
     }
 
     #[cold]
-    fn memory_gone<'g>(&self, mut inside: Inside<'g, Option<Vring>>) -> Option<Inside<'g, Option<Vring>>> {
-        self.latch(Fault::MemoryGone, inside.as_mut());
+    fn memory_gone<'g>(&self, _inside: Inside<'g, Option<Vring>>) -> Option<Inside<'g, Option<Vring>>> {
+        self.latch(Fault::MemoryGone);
         None
     }
 
@@ -217,17 +212,14 @@ impl VringSlot {
         unsafe { self.gate.resume() }
     }
 
-    /// Stops a ring that broke: it keeps its place, but nobody runs it. Tells err fd and control plane once.
+    /// Stops a ring that broke: it keeps its place, but nobody runs it. Tells the control plane once, which tells the front end.
     #[cold]
-    pub(super) fn latch(&self, fault: Fault, ring: Option<&mut Vring>) {
+    pub(super) fn latch(&self, fault: Fault) {
         if self.fault.swap(fault as u8, Ordering::Relaxed) != 0 {
             return;
         }
         self.set_state(State::Stopped);
-        if let Some(ring) = ring {
-            ring.signal_err();
-        }
-        self.alarm.raise();
+        self.notifier.port().raise_alarm();
     }
 
     fn set_state(&self, state: State) {

@@ -63,7 +63,6 @@ impl Driver {
             features: features | net::F_RING_PACKED,
             memory: Arc::new(GuestMemory::default()),
             call: None,
-            err: None,
             enabled: true,
         })
     }
