@@ -70,6 +70,9 @@ pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     /// As lcores wait: by edges.
@@ -119,5 +122,54 @@ mod tests {
         edges(&lcore);
         kick.raise();
         assert_eq!(edges(&lcore), 0, "it was taken out, though it is still open");
+    }
+
+    /// A6, for kicks: a front end that has 10^5 epoll watches on its kick and has it hung in again and again keeps no lcore
+    /// from waking. Hanging it in takes milliseconds, as the kernel walks the watches.
+    #[test]
+    fn a06_a_kick_with_many_watches_holds_up_no_lcore() {
+        const WHILE: Duration = Duration::from_millis(1000);
+        let wake = Wake::new().unwrap();
+        let lcore = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&lcore, wake.fd(), epoll::EventData::new_u64(7), edge).unwrap();
+        // How often the lcore wakes in a while, nudged every 200 us.
+        let wakes = |meanwhile: &(dyn Fn() + Sync)| {
+            let stop = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        meanwhile();
+                    }
+                });
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        wake.nudge();
+                        std::thread::sleep(Duration::from_micros(200));
+                    }
+                });
+                let (start, mut count) = (Instant::now(), 0);
+                while start.elapsed() < WHILE {
+                    count += edges(&lcore);
+                    std::thread::sleep(Duration::from_micros(50));
+                }
+                stop.store(true, Ordering::Relaxed);
+                count
+            })
+        };
+        let kick = Alarm::new().unwrap();
+        let hang = || {
+            wake.hang_in(kick.as_fd()).unwrap();
+            wake.take_out(kick.as_fd());
+        };
+        let honest = wakes(&hang);
+        let sets: Vec<_> = (0..250).map(|_| epoll::create(epoll::CreateFlags::CLOEXEC).unwrap()).collect();
+        let duplicates: Vec<_> = (0..400).map(|_| kick.as_fd().try_clone_to_owned().unwrap()).collect();
+        for (set, duplicate) in sets.iter().flat_map(|set| duplicates.iter().map(move |d| (set, d))) {
+            epoll::add(set, duplicate, epoll::EventData::new_u64(0), epoll::EventFlags::IN).unwrap();
+        }
+        let attacked = wakes(&hang);
+        println!("{honest} wakes, {attacked} under attack");
+        assert!(attacked > honest / 4, "{attacked} wakes of {honest}");
     }
 }
