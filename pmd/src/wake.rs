@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 
 use crate::alarm::Alarm;
 
-/// An epoll set, itself waited on by the lcore. In it: the peer's event while there is a peer, and a nudge.
+/// An epoll set, itself waited on by the lcore. In it: the peer's event, or a set of that, while there is a peer; and a nudge.
 #[derive(Debug)]
 pub struct Wake {
     set: OwnedFd,
@@ -34,8 +34,7 @@ impl Wake {
         self.set.as_fd()
     }
 
-    /// Has a peer's event (a NIC's interrupt, a guest's kick) wake, too, until [`take_out`](Self::take_out). Closing it is
-    /// only enough if nobody else has the same open file: a guest's VMM has.
+    /// Has a device's event (a NIC's interrupt) wake, too, until [`take_out`](Self::take_out). For one that is ours alone.
     ///
     /// # Errors
     /// What the system says: no memory, or the user's limit of watches.
@@ -43,7 +42,25 @@ impl Wake {
         Ok(epoll::add(&self.set, event, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?)
     }
 
-    /// Takes a peer's event out.
+    /// The same for an event that a peer has, too (a guest's kick), until what is returned is dropped. Closing the event would not
+    /// do, as the peer has the same open file.
+    ///
+    /// The peer decides how long this takes: the kernel walks all that watches the event, and takes the lock that each signal
+    /// takes, with the mutex of the set held into which it hangs the event (epoll_ctl(2)). An lcore that wakes needs the mutex
+    /// of this set; so the event gets a set of its own, which joins this one while it is empty and leaves it before it is
+    /// taken apart.
+    ///
+    /// # Errors
+    /// What the system says: no memory, too many descriptors, the user's limit of watches; or that the peer nested its own
+    /// watches too deep.
+    pub fn hang_in_shared(&self, event: BorrowedFd<'_>) -> io::Result<Hung> {
+        let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&self.set, &set, epoll::EventData::new_u64(2), epoll::EventFlags::IN)?;
+        epoll::add(&set, event, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?;
+        Ok(Hung { _set: set })
+    }
+
+    /// Takes a device's event out.
     pub fn take_out(&self, event: BorrowedFd<'_>) {
         // Not in it, if it could not be put in.
         let _ = epoll::delete(&self.set, event);
@@ -58,6 +75,14 @@ impl Wake {
     pub fn clear(&self) {
         self.nudge.clear();
     }
+}
+
+/// A peer's event that wakes, until this is dropped.
+#[derive(Debug)]
+pub struct Hung {
+    /// Nobody else has it: closed, it first leaves the set that it is in, and is taken apart then (eventpoll_release comes
+    /// first in the kernel's __fput).
+    _set: OwnedFd,
 }
 
 /// Whether there is something to read, now. One system call, never waiting.
@@ -109,7 +134,7 @@ mod tests {
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&lcore, wake.fd(), epoll::EventData::new_u64(7), edge).unwrap();
         kick.raise();
-        wake.hang_in(kick.as_fd()).unwrap();
+        let hung = wake.hang_in_shared(kick.as_fd()).unwrap();
         assert_eq!((edges(&lcore), edges(&lcore)), (1, 0), "one that was readable when it came is an edge");
         for _ in 0..100 {
             kick.raise();
@@ -118,7 +143,7 @@ mod tests {
             wake.nudge();
             assert_eq!((edges(&lcore), edges(&lcore)), (1, 0));
         }
-        wake.take_out(kick.as_fd());
+        drop(hung);
         edges(&lcore);
         kick.raise();
         assert_eq!(edges(&lcore), 0, "it was taken out, though it is still open");
@@ -158,10 +183,7 @@ mod tests {
             })
         };
         let kick = Alarm::new().unwrap();
-        let hang = || {
-            wake.hang_in(kick.as_fd()).unwrap();
-            wake.take_out(kick.as_fd());
-        };
+        let hang = || drop(wake.hang_in_shared(kick.as_fd()).unwrap());
         let honest = wakes(&hang);
         let sets: Vec<_> = (0..250).map(|_| epoll::create(epoll::CreateFlags::CLOEXEC).unwrap()).collect();
         let duplicates: Vec<_> = (0..400).map(|_| kick.as_fd().try_clone_to_owned().unwrap()).collect();

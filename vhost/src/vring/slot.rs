@@ -10,7 +10,7 @@ use crate::memory::{GuestMemory, Window};
 use crate::vring::{Fault, RingNotifier, Vring};
 use crate::wire::net::F_RING_PACKED;
 use pmd::gate::{Gate, Inside};
-use pmd::wake::Wake;
+use pmd::wake::{Hung, Wake};
 
 const TRIES_TO_DISARM: u32 = 200;
 
@@ -238,28 +238,25 @@ fn show_late(ring: Option<&mut Vring>) {
 /// eventfd, too, who may make reading it block, or write to it without end (C14, K3).
 #[derive(Debug)]
 pub(crate) struct HungKick {
-    fd: OwnedFd,
+    /// The watch, if the kick could be watched.
+    hung: Option<Hung>,
     slot: Arc<VringSlot>,
-    hangs: bool,
+    _fd: OwnedFd,
 }
 
 impl HungKick {
     /// One that cannot be watched is kept all the same; then the ring is polled.
     pub(crate) fn new(fd: OwnedFd, slot: Arc<VringSlot>) -> Self {
-        let hangs = slot.wake.as_ref().is_some_and(|wake| wake.hang_in(fd.as_fd()).is_ok());
-        slot.kicks.fetch_add(hangs.into(), Ordering::Relaxed);
-        Self { fd, slot, hangs }
+        let hung = slot.wake.as_ref().and_then(|wake| wake.hang_in_shared(fd.as_fd()).ok());
+        slot.kicks.fetch_add(hung.is_some().into(), Ordering::Relaxed);
+        Self { hung, slot, _fd: fd }
     }
 }
 
 impl Drop for HungKick {
     fn drop(&mut self) {
-        if self.hangs
-            && let Some(wake) = &self.slot.wake
-        {
+        if self.hung.is_some() {
             self.slot.kicks.fetch_sub(1, Ordering::Relaxed);
-            // Closing would not do it: the front end has the same open file.
-            wake.take_out(self.fd.as_fd());
         }
     }
 }
