@@ -125,7 +125,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         })
     };
     let start = Instant::now();
-    while !stop.load(Ordering::Relaxed) {
+    while !stop.load(Ordering::Relaxed) && !lcore.is_finished() {
         std::thread::sleep(Duration::from_secs(1));
         print_counters(&args.specs, &ports);
         let over = args.seconds.is_some_and(|s| start.elapsed() >= Duration::from_secs(s));

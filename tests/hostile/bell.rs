@@ -1,4 +1,5 @@
-//! Call and err eventfds that take long to signal: A6. Their wait queues belong to the front end, and signalling walks them.
+//! Call and err eventfds that would make a write wait (C14), or that take long to signal (A6): their counters, flags and wait
+//! queues belong to the front end.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -6,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use pmd::Port;
 use rustix::event::epoll;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vhost::driver::NetHdr;
 use vhost::wire::ring::Desc;
@@ -14,6 +16,7 @@ use vswitch::PortId;
 
 use crate::attacker::{Attacker, Plan, Side, read};
 use crate::frames;
+use crate::races::racing;
 use crate::scene::{Scene, attach, case, eventually};
 
 /// Watches on one eventfd: [`SETS`] epoll sets, each with so many duplicates of the descriptor.
@@ -99,6 +102,49 @@ fn send_one(attacker: &mut Attacker, buffer: Desc) {
     eventually("used", || attacker.tx.used() != sent);
 }
 
+/// Breaks the TX ring and sets it up anew.
+fn break_ring(port: &OwnPort, attacker: &mut Attacker) {
+    // An index that jumped (V3).
+    attacker.tx.ring().set_avail_idx(0x8000);
+    eventually("it broke", || port.detail("rings").is_some_and(|r| !r.contains("running")));
+    attacker.revive(Side::Tx, 0);
+}
+
+/// The front end fills the counters of call and err and makes both descriptors blocking, again and again: a write would wait
+/// for ever, wherever it is made.
+#[test]
+fn c14_full_counters_on_blocking_descriptors() {
+    case(|scene| {
+        let port = OwnPort::attach(scene, "full");
+        let mut attacker = port.attacker();
+        let err = crate::raw::event();
+        attacker.front.set_vring_err(1, Some(err.as_fd())).expect("ERR");
+        attacker.start_ring(Side::Tx);
+        let fds = [attacker.tx.call.try_clone().expect("a descriptor"), err];
+        let fill = |_: &mut crate::numbers::Numbers| {
+            for fd in &fds {
+                let flags = fcntl_getfl(fd).expect("F_GETFL");
+                fcntl_setfl(fd, flags | OFlags::NONBLOCK).expect("F_SETFL");
+                // All that fits: a thousand times less each time, until 1 does not.
+                for shift in [0, 10, 20, 30, 40, 50, 60, 63] {
+                    while rustix::io::write(fd, &((u64::MAX - 1) >> shift).to_ne_bytes()).is_ok() {}
+                }
+                fcntl_setfl(fd, flags - OFlags::NONBLOCK).expect("F_SETFL");
+            }
+        };
+        let frame = attacker.packet(NetHdr::default(), &frames::between(7, 7, 60, 14));
+        let buffer = read(&attacker.place(&frame));
+        racing(fill, || {
+            for _ in 0..200 {
+                send_one(&mut attacker, buffer);
+                break_ring(&port, &mut attacker);
+            }
+        });
+        drop(attacker);
+        port.detach(scene);
+    });
+}
+
 /// A call takes 10 ms with so many watches. The lcore makes one or two of them, then the port's own thread makes them: the
 /// victims have most of what they have without.
 #[test]
@@ -137,17 +183,11 @@ fn a06_an_err_eventfd_that_takes_long() {
         let err = crate::raw::event();
         attacker.front.set_vring_err(1, Some(err.as_fd())).expect("ERR");
         attacker.start_ring(Side::Tx);
-        let breaks = |attacker: &mut Attacker| {
-            // An index that jumped (V3); then set up anew.
-            attacker.tx.ring().set_avail_idx(0x8000);
-            eventually("it broke", || port.detail("rings").is_some_and(|r| !r.contains("running")));
-            attacker.revive(Side::Tx, 0);
-        };
-        let honest = victims_frames(scene, || breaks(&mut attacker));
+        let honest = victims_frames(scene, || break_ring(&port, &mut attacker));
         let mut bytes = [0; 8];
         eventually("it is told", || rustix::io::read(&err, &mut bytes).is_ok());
         let watched = Watched::new(err.as_fd());
-        let attacked = victims_frames(scene, || breaks(&mut attacker));
+        let attacked = victims_frames(scene, || break_ring(&port, &mut attacker));
         assert!(attacked > honest / 4, "A6: {attacked} frames, of {honest} without the attack");
         eventually("it is told", || rustix::io::read(&err, &mut bytes).is_ok());
         drop((watched, attacker));

@@ -1,5 +1,6 @@
 //! Messages as a hostile front end sends them, straight to [`Session::handle`]. Names are HOSTILE.md's numbers.
 
+mod calls;
 mod device;
 mod memory;
 mod rings;
