@@ -244,8 +244,8 @@ impl Context {
     fn forget_completions(&self) {
         // SAFETY: mapped as long as the context lives, and atomics.
         let (head, tail) = unsafe { (&(*self.ring.as_ptr()).head, &(*self.ring.as_ptr()).tail) };
-        let (from, to) = (head.load(Ordering::Relaxed), tail.load(Ordering::Acquire));
         // ORDERING: Acquire and Release pair with the kernel's own accesses to head and tail of the completion ring.
+        let (from, to) = (head.load(Ordering::Relaxed), tail.load(Ordering::Acquire));
         let _ = head.compare_exchange(from, to, Ordering::Release, Ordering::Relaxed);
     }
 }
