@@ -21,3 +21,5 @@ mod vring;
 pub mod wire;
 
 pub use port::{VhostUserPort, VhostUserSpec};
+#[cfg(fuzzing)]
+pub use vring::two_passes;

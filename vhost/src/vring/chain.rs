@@ -10,7 +10,7 @@ use mbuf::{TailSegment, foreign};
 use crate::vring::format::{Buffer, Format, Head};
 use crate::vring::ring::Terms;
 use crate::vring::view::View;
-use crate::vring::{Fault, MAX_PIECES};
+use crate::vring::{Fault, MAX_PIECES, hook};
 use crate::wire::ring::{DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, DESC_SIZE, Desc};
 
 /// What a chain's buffers are for.
@@ -172,7 +172,9 @@ fn entry<F: Format>(start: NonNull<u8>, entries: u16, i: u16) -> Result<Desc, Fa
         let at = start.as_ptr().add(usize::from(i) * DESC_SIZE);
         foreign::copy(words.as_mut_ptr().cast(), at, DESC_SIZE);
     }
-    Ok(F::entry(u64::from_le(words[0]), u64::from_le(words[1])))
+    let desc = F::entry(u64::from_le(words[0]), u64::from_le(words[1]));
+    hook::read(desc);
+    Ok(desc)
 }
 
 /// Splits one buffer where regions meet.

@@ -25,7 +25,7 @@ use crate::vring::format::{Buffer, Format, Head};
 use crate::vring::ring::{Ring, Terms};
 use crate::vring::slot::State;
 use crate::vring::view::View;
-use crate::vring::{Fault, MAX_FRAME, MAX_PIECES, Vring, VringSlot};
+use crate::vring::{Fault, MAX_FRAME, MAX_PIECES, Vring, VringSlot, hook};
 use crate::wire::net;
 
 /// A frame up to this length is copied whole.
@@ -230,6 +230,7 @@ impl<'t> Turn<'_, 't> {
         }
         let (mut good, mut bytes) = (start, 0);
         for entry in &found[..n] {
+            hook::between();
             match self.fill(&mut burst[good], entry) {
                 Ok(()) => {
                     bytes += burst[good].len() as u64;

@@ -23,7 +23,7 @@ use crate::vring::format::{Buffer, Format};
 use crate::vring::ring::{Ring, Terms};
 use crate::vring::slot::State;
 use crate::vring::view::View;
-use crate::vring::{Fault, MAX_FRAME, MAX_PIECES, Vring, VringSlot};
+use crate::vring::{Fault, MAX_FRAME, MAX_PIECES, Vring, VringSlot, hook};
 use crate::wire::net;
 use crate::wire::ring::{DESC_F_NEXT, DESC_F_WRITE};
 
@@ -177,6 +177,7 @@ impl<F: Format> Giving<'_, F> {
         let ready = self.look(&mut found[..burst.len()])?;
         let all = &found[..ready];
         for mbuf in burst.iter_mut() {
+            hook::between();
             // As long as each packet took one plain buffer, the i-th is for the i-th.
             let given = match all.get(self.filled) {
                 Some(found) if fits(found, mbuf, self.turn.terms.hdr_len()) => {
@@ -328,6 +329,7 @@ impl<F: Format> Giving<'_, F> {
             at = self.ring.after(at, found.buffer);
             (room, pieces, buffers) = (room + part, pieces + found.pieces, buffers + 1);
         }
+        hook::between();
         self.scatter(mbuf, pieces, buffers as u16);
         self.filled += buffers;
         self.at = at;

@@ -25,10 +25,14 @@ mod enqueue;
 mod fault;
 mod format;
 mod notifier;
+mod hook;
 mod packed;
 mod ring;
 mod slot;
 mod split;
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "the fuzz target drives it"))]
+pub mod two_passes;
 mod view;
 
 pub(crate) use dequeue::GuestTx;

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 use mbuf::foreign;
 
 use crate::vring::format::{Buffer, Format, Head};
-use crate::vring::{Fault, VringSetup};
+use crate::vring::{Fault, VringSetup, hook};
 use crate::wire::net;
 use crate::wire::packed::{
     DESC_F_AVAIL, DESC_F_USED, DESC_FLAGS_OFFSET, DESC_ID_OFFSET, DESC_LEN_OFFSET, EVENT_F_DESC,
@@ -100,7 +100,9 @@ impl Packed {
             // The flags are those that were looked at, not what stands beside the id by now.
             let PackedDesc { addr, len, id, .. } =
                 PackedDesc::from_words(foreign::load_u64(p), foreign::load_u64(p.add(1)));
-            Some(Desc { addr, len, flags: flags & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT), next: id })
+            let flags = flags & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT);
+            hook::read(Desc { addr, len, flags, next: id });
+            Some(Desc { addr, len, flags, next: id })
         }
     }
 
@@ -256,6 +258,7 @@ impl Format for Packed {
             self.write_used(at.position, staged);
             at = self.after(at, staged.buffer);
         }
+        hook::published(n, at.ahead.into(), self.size);
         self.write_first(self.done, *first);
         self.done = at.position;
         self.moved = self.moved.saturating_add(at.ahead.into());

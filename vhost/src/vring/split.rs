@@ -11,7 +11,7 @@ use mbuf::foreign;
 use ring::prefetch;
 
 use crate::vring::format::{Buffer, Format, Head};
-use crate::vring::{Fault, VringSetup};
+use crate::vring::{Fault, VringSetup, hook};
 use crate::wire::net;
 use crate::wire::ring::{
     AVAIL_F_NO_INTERRUPT, AVAIL_IDX_OFFSET, AVAIL_RING_OFFSET, Desc, USED_ELEM_SIZE, USED_F_NO_NOTIFY,
@@ -82,7 +82,9 @@ impl Split {
         // SAFETY: `i & mask` is a descriptor of the table, which is aligned to 16.
         unsafe {
             let p = self.desc.as_ptr().add(usize::from(i & self.mask) * 2);
-            Desc::from_words(foreign::load_u64(p), foreign::load_u64(p.add(1)))
+            let desc = Desc::from_words(foreign::load_u64(p), foreign::load_u64(p.add(1)));
+            hook::read(desc);
+            desc
         }
     }
 
@@ -215,6 +217,7 @@ impl Format for Split {
 
     #[inline(always)]
     fn publish(&mut self, n: usize) -> Result<(), Fault> {
+        hook::published(n, n, self.size);
         self.done = self.done.wrapping_add(n as u16);
         self.show_until(self.done);
         Ok(())
@@ -225,6 +228,7 @@ impl Format for Split {
         if !self.polled {
             return self.publish(n);
         }
+        hook::published(n, n, self.size);
         self.done = self.done.wrapping_add(n as u16);
         let late = LATE.min(self.size / 4);
         if self.done.wrapping_sub(self.shown) > late {

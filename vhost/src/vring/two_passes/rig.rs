@@ -1,0 +1,227 @@
+//! One ring of a guest's, in memory of its own, and the queue that serves it.
+
+use core::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+
+use crossbeam_utils::CachePadded;
+use mbuf::{Burst, Mbuf, Mempool, MempoolConfig, PageSize, ZoneConfig};
+use pmd::alarm::Alarm;
+use pmd::{QueueCounters, QueueEnv, RxQueue, TxQueue};
+
+use crate::driver::{GuestRam, RamConfig, Span};
+use crate::memory::{FrontendVa, Gpa, GuestMemory, RegionRequest, Window};
+use crate::session::announce::AnnounceSlot;
+use crate::vring::{Fault, GuestRx, GuestTx, VringSetup, VringSlot};
+use crate::wire::net::F_RING_PACKED;
+use crate::wire::packed::{DESC_FLAGS_OFFSET, EVENT_SIZE, PackedDesc, Position};
+use crate::wire::ring::{
+    AVAIL_IDX_OFFSET, AVAIL_RING_OFFSET, Desc, USED_IDX_OFFSET, avail_bytes, desc_bytes, used_bytes,
+};
+
+/// Guest-physical start of the RAM, so that address 0 is outside.
+pub(in crate::vring) const GPA: u64 = 0x10_0000;
+const VA: u64 = 0x7000_0000;
+
+/// What a ring is to be.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::vring) struct Shape {
+    pub(in crate::vring) features: u64,
+    pub(in crate::vring) size: u16,
+    /// Bytes of RAM: two regions of half of it each, side by side; the ring lies in the first.
+    pub(in crate::vring) ram: usize,
+}
+
+impl Shape {
+    pub(in crate::vring) fn is_packed(&self) -> bool {
+        self.features & F_RING_PACKED != 0
+    }
+
+    /// Where the available ring, or the driver's event suppression, starts.
+    pub(in crate::vring) fn avail(&self) -> usize {
+        desc_bytes(self.size).next_multiple_of(64)
+    }
+
+    /// Where the used ring, or the device's event suppression, starts.
+    pub(in crate::vring) fn used(&self) -> usize {
+        let bytes = if self.is_packed() { EVENT_SIZE } else { avail_bytes(self.size) };
+        (self.avail() + bytes).next_multiple_of(64)
+    }
+
+    /// Where nothing of the ring lies any more.
+    pub(in crate::vring) fn data(&self) -> usize {
+        let bytes = if self.is_packed() { EVENT_SIZE } else { used_bytes(self.size) };
+        (self.used() + bytes).next_multiple_of(64)
+    }
+}
+
+/// The ring, and what serves it.
+pub(in crate::vring) struct Rig {
+    pub(in crate::vring) shape: Shape,
+    pub(in crate::vring) ram: Span,
+    pub(in crate::vring) slot: Arc<VringSlot>,
+    pub(in crate::vring) counters: Arc<CachePadded<QueueCounters>>,
+    /// Where the guest makes its next buffer available.
+    pub(in crate::vring) next: Position,
+    /// The same in a split ring.
+    pub(in crate::vring) avail_idx: u16,
+    memory: Arc<GuestMemory>,
+}
+
+/// Mbufs for all tests: a pool lives for ever.
+pub(in crate::vring) fn pool() -> &'static Mempool {
+    static POOL: OnceLock<&'static Mempool> = OnceLock::new();
+    POOL.get_or_init(|| {
+        let zone = ZoneConfig { pages: PageSize::Small4K, ..ZoneConfig::default() };
+        Mempool::new(&MempoolConfig { mbufs: 8192, cache: 0, zone, ..MempoolConfig::default() })
+            .expect("a pool")
+    })
+}
+
+impl Rig {
+    pub(in crate::vring) fn new(shape: Shape) -> Self {
+        let config = RamConfig { bytes: shape.ram, gpa_base: GPA, ..RamConfig::default() };
+        let ram = GuestRam::new(config).expect("RAM");
+        let half = (ram.bytes() / 2) as u64;
+        let region = |at: u64| RegionRequest {
+            gpa: Gpa(GPA + at),
+            size: half,
+            va: FrontendVa(VA + at),
+            mmap_offset: at,
+            fd: std::os::fd::AsFd::as_fd(&ram).try_clone_to_owned().expect("a descriptor"),
+        };
+        let memory = Arc::new(GuestMemory::map(&[region(0), region(half)]).expect("a table"));
+        let slot = Arc::new(VringSlot::new(Arc::new(Alarm::new().expect("an alarm")), None));
+        let ram = ram.span(0, ram.bytes());
+        Self { shape, ram, slot, counters: Arc::default(), next: Position::START, avail_idx: 0, memory }
+    }
+
+    fn window(&self, at: usize, len: usize) -> Window {
+        self.memory.translate_va(FrontendVa(VA + at as u64), len as u64).expect("inside of the first region")
+    }
+
+    /// Starts the ring, or starts it anew, where nothing was ever used.
+    pub(in crate::vring) fn start(&mut self) {
+        let Shape { size, features, .. } = self.shape;
+        let packed = self.shape.is_packed();
+        let (avail, used) =
+            if packed { (EVENT_SIZE, EVENT_SIZE) } else { (avail_bytes(size), used_bytes(size)) };
+        (self.next, self.avail_idx) = (Position::START, 0);
+        self.ram.store_u16(self.shape.used() + USED_IDX_OFFSET, 0, Ordering::Relaxed);
+        self.slot.start(VringSetup {
+            size,
+            desc: self.window(0, desc_bytes(size)),
+            avail: self.window(self.shape.avail(), avail),
+            used: self.window(self.shape.used(), used),
+            base: if packed { Position::START.base() } else { 0 },
+            features,
+            memory: Arc::clone(&self.memory),
+            call: None,
+            err: None,
+            enabled: true,
+        });
+    }
+
+    /// What the guest receives by.
+    pub(in crate::vring) fn receiver(&self) -> GuestRx {
+        GuestRx::new(Arc::clone(&self.slot), Arc::clone(&self.counters))
+    }
+
+    /// What the guest sends by.
+    pub(in crate::vring) fn sender(&self) -> GuestTx {
+        let env = QueueEnv { pool: pool(), port: 1 };
+        GuestTx::new(Arc::clone(&self.slot), env, Arc::clone(&self.counters), Arc::<AnnounceSlot>::default())
+    }
+
+    /// The two words of a descriptor of this ring that is available at `at`, or in a table if `None`.
+    pub(in crate::vring) fn words(&self, desc: Desc, at: Option<Position>) -> [u8; 16] {
+        let rest = if self.shape.is_packed() {
+            let flags = desc.flags | at.map_or(0, Position::available_flags);
+            PackedDesc { addr: desc.addr, len: desc.len, id: desc.next, flags }.rest_word()
+        } else {
+            desc.rest_word()
+        };
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&desc.addr.to_le_bytes());
+        bytes[8..].copy_from_slice(&rest.to_le_bytes());
+        bytes
+    }
+
+    /// Makes a chain available. Split: over the descriptors from `first` on.
+    #[cfg(test)]
+    pub(in crate::vring) fn post(&mut self, first: u16, chain: &[Desc]) {
+        let size = self.shape.size;
+        for (i, desc) in (0..).zip(chain) {
+            let more = u16::from(usize::from(i) + 1 < chain.len());
+            let number = (first + i) % size;
+            let (at, next) = if self.shape.is_packed() {
+                (self.next.at, first)
+            } else {
+                (number, if more == 1 { (number + 1) % size } else { 0 })
+            };
+            let words = self.words(Desc { flags: desc.flags | more, next, ..*desc }, Some(self.next));
+            self.ram.write(usize::from(at) * 16, &words);
+            self.next = self.next.after(1, size);
+        }
+        if !self.shape.is_packed() {
+            let entry = self.shape.avail() + AVAIL_RING_OFFSET + 2 * usize::from(self.avail_idx % size);
+            self.ram.write(entry, &first.to_le_bytes());
+            self.avail_idx = self.avail_idx.wrapping_add(1);
+            self.ram.write(self.shape.avail() + AVAIL_IDX_OFFSET, &self.avail_idx.to_le_bytes());
+        }
+    }
+
+    /// Buffers that came back since the start (split), or descriptors that say so (packed).
+    pub(in crate::vring) fn used(&self) -> usize {
+        if self.shape.is_packed() {
+            let both = Position::START.used_flags();
+            let flags = |at: usize| self.ram.load_u16(at * 16 + DESC_FLAGS_OFFSET, Ordering::Relaxed);
+            return (0..self.shape.size.into()).filter(|&at| flags(at) & both == both).count();
+        }
+        self.ram.load_u16(self.shape.used() + USED_IDX_OFFSET, Ordering::Relaxed).into()
+    }
+
+    pub(in crate::vring) fn fault(&self) -> Option<Fault> {
+        self.slot.fault()
+    }
+}
+
+/// A frame of `len` bytes, each of which is that of `fill` at its place.
+pub(in crate::vring) fn frame(len: usize, fill: impl Fn(usize) -> u8) -> Mbuf<'static> {
+    let mut mbuf = pool().alloc(1).expect("an mbuf");
+    let mut done = 0;
+    while done < len {
+        let mut part = pool().alloc(1).expect("an mbuf");
+        let n = part.tailroom().min(len - done);
+        part.append(n).expect("room").iter_mut().zip(done..).for_each(|(byte, at)| *byte = fill(at));
+        if done == 0 {
+            mbuf = part;
+        } else {
+            mbuf.chain(part).expect("alone");
+        }
+        done += n;
+    }
+    mbuf
+}
+
+/// Sends frames of these lengths to the guest in one burst; how many were dealt with.
+#[cfg(test)]
+pub(in crate::vring) fn send(queue: &mut GuestRx, lens: &[usize]) -> usize {
+    let mut burst = Burst::new();
+    for len in lens {
+        assert!(burst.push(frame(*len, |_| 0x55)).is_ok());
+    }
+    let taken = queue.tx_burst(&mut burst);
+    assert_eq!(burst.len(), lens.len() - taken);
+    taken
+}
+
+/// Takes one burst of what the guest sends: the frames' lengths.
+#[cfg(test)]
+pub(in crate::vring) fn receive(queue: &mut GuestTx) -> Vec<usize> {
+    let mut burst = Burst::new();
+    queue.rx_burst(&mut burst);
+    let lens = burst.iter().map(|mbuf| mbuf.copy_to(0, &mut vec![0; mbuf.len()])).collect();
+    drop(burst);
+    queue.complete();
+    lens
+}
