@@ -30,6 +30,8 @@ mod packed;
 mod ring;
 mod slot;
 mod split;
+#[cfg(test)]
+mod tests;
 #[cfg(any(test, fuzzing))]
 #[cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "the fuzz target drives it"))]
 pub mod two_passes;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use crate::memory::{GuestMemory, Window};
-use crate::vring::{Fault, RingNotifier, Vring};
+use crate::vring::{Fault, RingNotifier, Vring, hook};
 use crate::wire::net::F_RING_PACKED;
 use pmd::gate::{Gate, Inside};
 use pmd::wake::{Hung, Wake};
@@ -189,6 +189,7 @@ impl VringSlot {
     /// Enters the gate for a burst. Data plane.
     #[inline(always)]
     pub(super) fn try_enter(&self) -> Option<Inside<'_, Option<Vring>>> {
+        hook::before_gate();
         let inside = self.gate.try_enter()?;
         if inside.as_ref().is_some_and(Vring::memory_is_gone) {
             return self.memory_gone(inside);
