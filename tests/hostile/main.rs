@@ -39,5 +39,6 @@ mod regions;
 mod rings;
 mod scene;
 mod switch;
+mod two_passes;
 mod vanish;
 mod victims;

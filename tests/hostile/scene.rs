@@ -399,6 +399,24 @@ impl Scene {
         }
     }
 
+    /// Sends from `y` to `x`, in one burst.
+    pub(crate) fn y_sends_at_once(&mut self, frames: &[Vec<u8>]) {
+        let tx = &mut self.y.pairs()[0].tx;
+        for frame in frames {
+            tx.post(NetHdr::default(), frame).expect("y's ring has room");
+        }
+        tx.publish();
+    }
+
+    /// All that `y` sent has been dealt with.
+    pub(crate) fn expect_y_sent(&mut self) {
+        let tx = &mut self.y.pairs()[0].tx;
+        eventually("what y sent is dealt with", || {
+            tx.reclaim().expect("y's ring is sound");
+            tx.queue().in_flight() == 0
+        });
+    }
+
     /// Sends `n` frames of `len` bytes from `y` to `x`; returns them.
     pub(crate) fn y_sends_plain(&mut self, n: u32, len: usize) -> Vec<Vec<u8>> {
         let all: Vec<_> = (0..n).map(|tag| frames::between(Y, X, len, tag)).collect();
