@@ -3,11 +3,12 @@
 // UNSAFETY: an indirect table was translated whole; an index into it is checked against its length before each load.
 // Tables may lie at any address, so their words are copied, not loaded as aligned atomics.
 
+use core::num::NonZeroU16;
 use core::ptr::NonNull;
 
 use mbuf::{TailSegment, foreign};
 
-use crate::vring::format::{Buffer, Format, Head};
+use crate::vring::format::{Available, Buffer, Head, Long};
 use crate::vring::ring::Terms;
 use crate::vring::view::View;
 use crate::vring::{Fault, MAX_PIECES, hook};
@@ -27,8 +28,8 @@ pub(super) enum Direction {
 pub(super) enum ChainError {
     /// It breaks the rules.
     Fault(Fault),
-    /// It is legal, but has more pieces than there was room for.
-    NoRoom,
+    /// It is legal, but has more pieces than there was room for: so far it was walked.
+    NoRoom(Long),
 }
 
 impl From<Fault> for ChainError {
@@ -51,7 +52,7 @@ pub(super) struct Chain {
 }
 
 /// What a chain is walked with.
-pub(super) struct Walker<'r, F: Format> {
+pub(super) struct Walker<'r, F: Available> {
     pub(super) ring: &'r F,
     pub(super) view: &'r mut View,
     pub(super) terms: Terms,
@@ -74,7 +75,7 @@ enum Table {
     },
 }
 
-impl<F: Format> Walker<'_, F> {
+impl<F: Available> Walker<'_, F> {
     /// Writes the pieces of the chain of `head`, which stands at `at`, to `pieces`: where they lie in host memory, in order
     /// and without the empty ones. It costs no more than there is room for.
     pub(super) fn collect(
@@ -89,16 +90,21 @@ impl<F: Format> Walker<'_, F> {
         for walked in 1..=self.ring.size() {
             let steps = usize::from(walked);
             if steps > pieces.len() {
-                return Err(ChainError::NoRoom);
+                return Err(no_room(table, head, walked, desc));
             }
             self.check_flags(table, desc.flags)?;
             bytes += u64::from(desc.len);
-            count += pieces_of(self.view, desc, &mut pieces[count..])?;
+            let Some(more) = pieces_of(self.view, desc, &mut pieces[count..])? else {
+                return Err(no_room(table, head, walked, desc));
+            };
+            count += more;
             let Some(next) = self.next(table, at, walked, desc)? else {
-                let buffer = match table {
-                    Table::Ring => self.ring.buffer(head, walked, desc)?,
-                    _ => self.ring.buffer(head, 1, head.desc)?,
+                let (walked, last) = match table {
+                    Table::Ring => (walked, desc),
+                    _ => (1, head.desc),
                 };
+                let walked = NonZeroU16::new(walked).unwrap_or(NonZeroU16::MIN);
+                let buffer = self.ring.buffer(head, walked, last)?;
                 return Ok(Chain { buffer, pieces: count, cost: steps.max(count), bytes });
             };
             desc = next;
@@ -161,8 +167,17 @@ impl<F: Format> Walker<'_, F> {
     }
 }
 
+/// A chain that goes on behind `desc`, the `walked`-th. A table's descriptors are not the ring's: there it is one.
+#[cold]
+fn no_room(table: Table, head: &Head, walked: u16, desc: Desc) -> ChainError {
+    ChainError::NoRoom(match table {
+        Table::Ring => Long { head: *head, walked, desc },
+        _ => Long { head: *head, walked: 1, desc: head.desc },
+    })
+}
+
 /// A private copy of entry `i` of an indirect table, whose `entries` were translated from `start` on.
-fn entry<F: Format>(start: NonNull<u8>, entries: u16, i: u16) -> Result<Desc, Fault> {
+fn entry<F: Available>(start: NonNull<u8>, entries: u16, i: u16) -> Result<Desc, Fault> {
     if i >= entries {
         return Err(Fault::DescIndex);
     }
@@ -177,22 +192,22 @@ fn entry<F: Format>(start: NonNull<u8>, entries: u16, i: u16) -> Result<Desc, Fa
     Ok(desc)
 }
 
-/// Splits one buffer where regions meet.
-fn pieces_of(view: &mut View, desc: Desc, pieces: &mut [TailSegment]) -> Result<usize, ChainError> {
+/// Splits one buffer where regions meet; `None` if there is no room for all its pieces.
+fn pieces_of(view: &mut View, desc: Desc, pieces: &mut [TailSegment]) -> Result<Option<usize>, Fault> {
     let (mut addr, mut left) = (desc.addr, u64::from(desc.len));
     // I2: the end, too, must be an address.
     addr.checked_add(left).ok_or(Fault::Address)?;
     let mut count = 0;
     while left > 0 {
         let (start, len) = view.translate_part(addr, left).ok_or(Fault::Address)?;
-        let slot = pieces.get_mut(count).ok_or(ChainError::NoRoom)?;
+        let Some(slot) = pieces.get_mut(count) else { return Ok(None) };
         // SAFETY: translated to lie inside a mapping that the view's memory keeps; the turn holds the ring's gate.
         *slot = unsafe { TailSegment::new(start, len as u32) };
         count += 1;
         addr += len;
         left -= len;
     }
-    Ok(count)
+    Ok(Some(count))
 }
 
 /// Room for the pieces of any chain that is dealt with.

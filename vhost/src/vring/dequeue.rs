@@ -8,6 +8,7 @@
 // UNSAFETY: every guest pointer comes from a translation of exactly the bytes that are copied from it. From `rx_burst` to
 // `complete` this half stays inside the slot's gate, so neither ring nor memory goes away while tails name them.
 
+use core::num::NonZeroU16;
 use core::ptr::NonNull;
 use core::slice::IterMut;
 use std::os::fd::BorrowedFd;
@@ -21,7 +22,7 @@ use ring::prefetch;
 
 use crate::session::announce::{AnnounceSlot, RARP_LEN, rarp_frame};
 use crate::vring::chain::{self, Chain, ChainError, Direction, Walker};
-use crate::vring::format::{Buffer, Format, Head};
+use crate::vring::format::{Available, Buffer, Head, Long};
 use crate::vring::ring::{Ring, Terms};
 use crate::vring::slot::State;
 use crate::vring::view::View;
@@ -74,7 +75,7 @@ impl GuestTx {
             announce,
             pieces,
             rests,
-            held: [Buffer::default(); MAX_BURST],
+            held: [Buffer::NONE; MAX_BURST],
             in_hand: 0,
             late: 0,
         }
@@ -91,9 +92,9 @@ impl RxQueue for GuestTx {
         }
         let Self { slot, env, counters, announce, pieces, rests, held, in_hand, late } = self;
         let Some(mut inside) = slot.try_enter() else { return 0 };
-        let Some(Vring { ring, terms, view, .. }) = inside.as_mut() else { return 0 };
+        let Some(Vring { ring, terms, view, long, .. }) = inside.as_mut() else { return 0 };
         let before = burst.len();
-        let turn = Turn { terms: *terms, view, env, counters, held, pieces, rests: rests.iter_mut() };
+        let turn = Turn { terms: *terms, view, long, env, counters, held, pieces, rests: rests.iter_mut() };
         let (taken, outcome) = match ring {
             Ring::Split(ring) => turn.run(ring, burst),
             Ring::Packed(ring) => turn.run(ring, burst),
@@ -186,6 +187,7 @@ fn send_rarp(env: &QueueEnv, counters: &QueueCounters, burst: &mut Burst<'_>, ma
 struct Turn<'r, 't> {
     terms: Terms,
     view: &'r mut View,
+    long: &'r mut Option<Long>,
     env: &'r QueueEnv,
     counters: &'r QueueCounters,
     held: &'r mut [Buffer; MAX_BURST],
@@ -218,7 +220,7 @@ impl<'t> Turn<'_, 't> {
     /// Takes as many frames as there are and `burst` has room for: how many buffers that were, sent on or dropped. On a
     /// fault, those before it are taken.
     #[inline]
-    fn run<F: Format>(mut self, ring: &mut F, burst: &mut Burst<'t>) -> (usize, Result<(), Fault>) {
+    fn run<F: Available>(mut self, ring: &mut F, burst: &mut Burst<'t>) -> (usize, Result<(), Fault>) {
         let mut found = [Found { len: 0, lies: Lies::Scattered }; MAX_BURST];
         let (n, outcome) = self.look(ring, &mut found[..burst.room()]);
         if n == 0 {
@@ -248,13 +250,16 @@ impl<'t> Turn<'_, 't> {
 
     /// First pass: where the frames lie, and their first bytes on the way into the cache. Returns how many are sound.
     #[inline]
-    fn look<F: Format>(&mut self, ring: &mut F, found: &mut [Found]) -> (usize, Result<(), Fault>) {
+    fn look<F: Available>(&mut self, ring: &mut F, found: &mut [Found]) -> (usize, Result<(), Fault>) {
         let (mut at, mut spent) = (ring.first(), 0);
         let n = match ring.ready(at, found.len()) {
             Ok(n) => n.min(found.len()),
             Err(fault) => return (0, Err(fault)),
         };
         ring.will_read(at, n);
+        if self.long.is_some() && n > 0 {
+            return self.look_on(ring, at, &mut found[0]);
+        }
         for (i, entry) in found[..n].iter_mut().enumerate() {
             match self.look_at(ring, at, entry, &mut spent) {
                 Ok(Some(buffer)) => {
@@ -270,7 +275,7 @@ impl<'t> Turn<'_, 't> {
 
     /// One frame of the first pass. `None` if there is none, or if the turn's room for pieces is used up: it stays.
     #[inline(always)]
-    fn look_at<F: Format>(
+    fn look_at<F: Available>(
         &mut self,
         ring: &F,
         at: F::Place,
@@ -284,14 +289,14 @@ impl<'t> Turn<'_, 't> {
             prefetch::for_reading(host.as_ptr());
             prefetch::for_reading(host.as_ptr().wrapping_add(64));
             *found = Found { len: head.desc.len, lies: Lies::Plain(host) };
-            return ring.buffer(&head, 1, head.desc).map(Some);
+            return ring.buffer(&head, NonZeroU16::MIN, head.desc).map(Some);
         }
         self.look_at_chain(ring, at, &head, found, spent)
     }
 
     /// The same for any chain: collect its pieces.
     #[cold]
-    fn look_at_chain<F: Format>(
+    fn look_at_chain<F: Available>(
         &mut self,
         ring: &F,
         at: F::Place,
@@ -310,11 +315,48 @@ impl<'t> Turn<'_, 't> {
             }
             Err(ChainError::Fault(fault)) => Err(fault),
             // The turn's room is used up: next turn. A whole turn's room was too little: too many pieces.
-            Err(ChainError::NoRoom) if *spent > 0 => Ok(None),
-            Err(ChainError::NoRoom) => {
+            Err(ChainError::NoRoom(_)) if *spent > 0 => Ok(None),
+            Err(ChainError::NoRoom(long)) => {
                 *spent = MAX_PIECES;
                 *found = Found { len: u32::MAX, lies: Lies::Scattered };
-                ring.unwalked(at, head).map(Some)
+                self.skip(ring, at, long, 0)
+            }
+        }
+    }
+
+    /// The first pass where an earlier burst did not come to the end of the first chain: it goes on there, and that is all.
+    #[cold]
+    fn look_on<F: Available>(
+        &mut self,
+        ring: &F,
+        at: F::Place,
+        found: &mut Found,
+    ) -> (usize, Result<(), Fault>) {
+        let Some(long) = self.long.take() else { return (0, Ok(())) };
+        *found = Found { len: u32::MAX, lies: Lies::Scattered };
+        match self.skip(ring, at, long, MAX_PIECES as u16) {
+            Ok(Some(buffer)) => {
+                self.held[0] = buffer;
+                (1, Ok(()))
+            }
+            Ok(None) => (0, Ok(())),
+            Err(fault) => (0, Err(fault)),
+        }
+    }
+
+    /// Walks at most `steps` on towards the end of a chain that is dropped. `None` if that is not reached: the next burst goes on.
+    fn skip<F: Available>(
+        &mut self,
+        ring: &F,
+        at: F::Place,
+        long: Long,
+        steps: u16,
+    ) -> Result<Option<Buffer>, Fault> {
+        match ring.skip(at, long, steps)? {
+            Ok(buffer) => Ok(Some(buffer)),
+            Err(long) => {
+                *self.long = Some(long);
+                Ok(None)
             }
         }
     }

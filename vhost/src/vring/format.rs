@@ -9,18 +9,43 @@
 //! | a call is wanted | flags or used_event | the driver's event suppression structure |
 //!
 //! Buffers come back in the order in which they were made available, so one place says it all: what is before it is back
-//! with the guest. Nothing is remembered between two bursts but that place.
+//! with the guest. Nothing of a buffer is remembered between two bursts but that place, and how far a walk came that found
+//! no use for it ([`Long`], [`Short`](super::enqueue::Short)).
+//!
+//! # Two passes, two traits
+//! A burst reads descriptors in its first pass and acts in its second. [`Available`] is all that the first pass has of a
+//! ring; [`Used`] is all that the second has, and there is no descriptor to be had from it: it works by the private copies
+//! that the first one made (decision 0014).
+
+use core::num::NonZeroU16;
 
 use crate::vring::Fault;
 use crate::wire::ring::Desc;
 
 /// What gives a buffer back to the guest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Buffer {
     /// The chain's head (split), or the buffer's id (packed).
     pub(super) id: u16,
-    /// How far the next buffer is away: in heads (split: 1), or in descriptors (packed).
-    pub(super) slots: u16,
+    /// How far the next buffer is away: in heads (split: 1), or in descriptors (packed). Never 0: no more buffers are found
+    /// in a round than the ring has positions.
+    pub(super) slots: NonZeroU16,
+}
+
+impl Buffer {
+    /// Nobody's, to fill arrays with.
+    pub(super) const NONE: Self = Self { id: 0, slots: NonZeroU16::MIN };
+}
+
+/// How far a walk came that found a chain longer than anybody deals with; it goes on in the next burst. The chain stands
+/// at the ring's first place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Long {
+    pub(super) head: Head,
+    /// Descriptors of the ring that were read, the head included.
+    pub(super) walked: u16,
+    /// The last of them.
+    pub(super) desc: Desc,
 }
 
 /// The private copy of a chain's first descriptor, `NEXT`, `WRITE` and `INDIRECT` being all that is left of its flags in
@@ -32,9 +57,10 @@ pub(super) struct Head {
     pub(super) number: u16,
 }
 
-/// A format's side of a started ring.
-pub(super) trait Format {
-    /// Where a buffer stands, or may come to stand.
+/// What a burst's first pass has of a ring: all that is read of what the guest made available, and nothing else.
+pub(super) trait Available {
+    /// Where a buffer stands, or may come to stand. Counted from the first buffer that is not given back, and no further than
+    /// the ring is long.
     type Place: Copy;
 
     /// A chain's descriptors stand one behind the other, in the ring and in tables; they don't name each other.
@@ -45,6 +71,12 @@ pub(super) trait Format {
 
     /// The place of the first buffer that is not given back. Nothing is in hand when it is asked for.
     fn first(&self) -> Self::Place;
+
+    /// The place `slots` behind `at`.
+    fn beyond(&self, at: Self::Place, slots: u16) -> Self::Place;
+
+    /// How far `to` is behind `from`.
+    fn distance(&self, from: Self::Place, to: Self::Place) -> u16;
 
     /// At most how many buffers there are from `at` on; looks again only if fewer than `wanted` are known.
     fn ready(&mut self, at: Self::Place, wanted: usize) -> Result<usize, Fault>;
@@ -60,14 +92,21 @@ pub(super) trait Format {
     fn follow(&self, at: Self::Place, walked: u16, desc: Desc) -> Result<Desc, Fault>;
 
     /// What gives back the chain of `head`, of which `walked` descriptors stand in the ring, `last` the last of them.
-    fn buffer(&self, head: &Head, walked: u16, last: Desc) -> Result<Buffer, Fault>;
+    fn buffer(&self, head: &Head, walked: NonZeroU16, last: Desc) -> Result<Buffer, Fault>;
 
-    /// The same for a chain that nobody walked to its end.
-    fn unwalked(&self, at: Self::Place, head: &Head) -> Result<Buffer, Fault>;
+    /// What gives back the chain at `at`, of which `long` says how far it was walked: at most `steps` further. If that does
+    /// not lead to its end, how far it did.
+    fn skip(&self, at: Self::Place, long: Long, steps: u16) -> Result<Result<Buffer, Long>, Fault>;
 
     /// The place behind `buffer`, which stands at `at`.
     fn after(&self, at: Self::Place, buffer: Buffer) -> Self::Place;
 
+    /// An entry of an indirect table, from its two words.
+    fn entry(addr: u64, rest: u64) -> Desc;
+}
+
+/// What a burst's second pass has of a ring: what gives buffers back. No descriptor can be read by it.
+pub(super) trait Used {
     /// Notes that `len` bytes were written into the `i`-th buffer that is not given back. The guest sees nothing of it
     /// before [`publish`](Self::publish), and it may be noted again, differently.
     fn stage(&mut self, i: usize, buffer: Buffer, len: u32);
@@ -88,7 +127,10 @@ pub(super) trait Format {
 
     /// Has the guest see all that is given back.
     fn show(&mut self) {}
+}
 
+/// A format's side of a started ring: both passes' sides, and what is said of calls and kicks.
+pub(super) trait Format: Available + Used {
     /// Whether the guest wants a call for what was given back since it was asked last.
     fn wants_call(&mut self) -> bool;
 
@@ -104,7 +146,4 @@ pub(super) trait Format {
 
     /// Where the ring stands, as SET_VRING_BASE and GET_VRING_BASE have it.
     fn base(&self) -> u32;
-
-    /// An entry of an indirect table, from its two words.
-    fn entry(addr: u64, rest: u64) -> Desc;
 }

@@ -4,12 +4,13 @@
 // this keeps their mappings. Every access below is at a position less than the ring's size: `Position::after` keeps it so.
 // What the guest writes is loaded once, by one aligned atomic load a word, and only the copy is used.
 
+use core::num::NonZeroU16;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
 use mbuf::foreign;
 
-use crate::vring::format::{Buffer, Format, Head};
+use crate::vring::format::{Available, Buffer, Format, Head, Long, Used};
 use crate::vring::{Fault, VringSetup, hook};
 use crate::wire::net;
 use crate::wire::packed::{
@@ -40,17 +41,18 @@ pub(super) struct Packed {
 }
 
 /// A buffer on its way back.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Staged {
     buffer: Buffer,
     len: u32,
 }
 
-/// A position, and how far it is from the first descriptor that is not given back.
+/// A position, and how many descriptors of the round are left from it on. It goes down only, to 0 at the least: what is
+/// ahead of the first descriptor that is not given back is never more than the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     position: Position,
-    ahead: u16,
+    left: u16,
 }
 
 // SAFETY: the pointers go into mappings that any thread may use and that the vring keeps; one thread at a time has it.
@@ -68,7 +70,7 @@ impl Packed {
             device: setup.used.start.cast(),
             size,
             done,
-            staged: vec![Staged::default(); size.into()].into(),
+            staged: vec![Staged { buffer: Buffer::NONE, len: 0 }; size.into()].into(),
             ids: vec![0; usize::from(size).div_ceil(64)].into(),
             moved: 0,
             asked: false,
@@ -177,7 +179,7 @@ fn word_and_bit(id: u16) -> (usize, u64) {
     (usize::from(id / 64), 1 << (id % 64))
 }
 
-impl Format for Packed {
+impl Available for Packed {
     type Place = Place;
 
     const CHAINS_ARE_RUNS: bool = true;
@@ -189,13 +191,23 @@ impl Format for Packed {
 
     #[inline(always)]
     fn first(&self) -> Place {
-        Place { position: self.done, ahead: 0 }
+        Place { position: self.done, left: self.size }
     }
 
-    /// Only the descriptors themselves say how many: at most as many as a round has.
+    #[inline(always)]
+    fn beyond(&self, at: Place, slots: u16) -> Place {
+        let slots = slots.min(at.left);
+        Place { position: at.position.after(slots, self.size), left: at.left - slots }
+    }
+
+    fn distance(&self, from: Place, to: Place) -> u16 {
+        from.left.saturating_sub(to.left)
+    }
+
+    /// Only the descriptors themselves say how many: at most as many as are left of the round.
     #[inline(always)]
     fn ready(&mut self, at: Place, wanted: usize) -> Result<usize, Fault> {
-        Ok(wanted.min(usize::from(self.size - at.ahead)))
+        Ok(wanted.min(at.left.into()))
     }
 
     /// They stand beside each other: the processor sees for itself where this leads. Asked for before they are available, their
@@ -206,14 +218,14 @@ impl Format for Packed {
     #[inline(always)]
     fn head(&self, at: Place) -> Result<Option<Head>, Fault> {
         // A whole round ahead is what we hold ourselves, whatever its flags may say.
-        if at.ahead == self.size {
+        if at.left == 0 {
             return Ok(None);
         }
         Ok(self.desc(at.position).map(|desc| Head { desc, number: 0 }))
     }
 
     fn follow(&self, at: Place, walked: u16, _: Desc) -> Result<Desc, Fault> {
-        if walked >= self.size - at.ahead {
+        if walked >= at.left {
             return Err(Fault::ChainTooLong);
         }
         // The driver makes a chain's first descriptor available last (§2.8.6).
@@ -221,36 +233,51 @@ impl Format for Packed {
     }
 
     #[inline(always)]
-    fn buffer(&self, _: &Head, walked: u16, last: Desc) -> Result<Buffer, Fault> {
+    fn buffer(&self, _: &Head, walked: NonZeroU16, last: Desc) -> Result<Buffer, Fault> {
         let id = last.next;
         if id < self.size { Ok(Buffer { id, slots: walked }) } else { Err(Fault::BufferId) }
     }
 
     /// However long the chain: each descriptor of the ring is in one chain only, so all chains of a round together are no
-    /// longer than the ring.
-    fn unwalked(&self, at: Place, head: &Head) -> Result<Buffer, Fault> {
-        let (mut desc, mut walked) = (head.desc, 1);
-        // It ends: `follow` goes no further than the ring is long.
-        while desc.flags & DESC_F_NEXT != 0 {
+    /// longer than the ring. It ends: `follow` goes no further than the ring is long.
+    fn skip(&self, at: Place, long: Long, steps: u16) -> Result<Result<Buffer, Long>, Fault> {
+        let Long { head, mut walked, mut desc } = long;
+        for _ in 0..steps {
+            if desc.flags & DESC_F_NEXT == 0 {
+                break;
+            }
             desc = self.follow(at, walked, desc)?;
             walked += 1;
         }
-        self.buffer(head, walked, desc)
+        if desc.flags & DESC_F_NEXT != 0 {
+            return Ok(Err(Long { head, walked, desc }));
+        }
+        self.buffer(&head, NonZeroU16::new(walked).unwrap_or(NonZeroU16::MIN), desc).map(Ok)
     }
 
     #[inline(always)]
     fn after(&self, at: Place, buffer: Buffer) -> Place {
-        let Place { position, ahead } = at;
-        Place { position: position.after(buffer.slots, self.size), ahead: ahead + buffer.slots }
+        self.beyond(at, buffer.slots.get())
     }
 
     #[inline(always)]
+    fn entry(addr: u64, rest: u64) -> Desc {
+        let PackedDesc { addr, len, id, flags } = PackedDesc::from_words(addr, rest);
+        Desc { addr, len, flags, next: id }
+    }
+}
+
+impl Used for Packed {
+    #[inline(always)]
     fn stage(&mut self, i: usize, buffer: Buffer, len: u32) {
-        // Each buffer takes a descriptor at least, and all of them less than a round.
-        self.staged[i] = Staged { buffer, len };
+        // Each buffer takes a descriptor at least, and all of them a round at most: there is an entry for each.
+        if let Some(staged) = self.staged.get_mut(i) {
+            *staged = Staged { buffer, len };
+        }
     }
 
     fn publish(&mut self, n: usize) -> Result<(), Fault> {
+        let n = n.min(self.staged.len());
         let distinct = self.distinct(n);
         let [first, behind @ ..] = &self.staged[..distinct] else { return Ok(()) };
         let mut at = self.after(self.first(), first.buffer);
@@ -258,13 +285,16 @@ impl Format for Packed {
             self.write_used(at.position, staged);
             at = self.after(at, staged.buffer);
         }
-        hook::published(n, at.ahead.into(), self.size);
+        let slots = self.distance(self.first(), at);
+        hook::published(n, slots.into(), self.size);
         self.write_first(self.done, *first);
         self.done = at.position;
-        self.moved = self.moved.saturating_add(at.ahead.into());
+        self.moved = self.moved.saturating_add(slots.into());
         if distinct < n { Err(Fault::BufferId) } else { Ok(()) }
     }
+}
 
+impl Format for Packed {
     #[inline]
     fn wants_call(&mut self) -> bool {
         // ORDERING: V3, pairs with the driver's fence between storing its event suppression and reading used descriptors.
@@ -302,12 +332,6 @@ impl Format for Packed {
 
     fn base(&self) -> u32 {
         self.done.base()
-    }
-
-    #[inline(always)]
-    fn entry(addr: u64, rest: u64) -> Desc {
-        let PackedDesc { addr, len, id, flags } = PackedDesc::from_words(addr, rest);
-        Desc { addr, len, flags, next: id }
     }
 }
 

@@ -3,7 +3,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::vring::format::{Buffer, Format};
+use crate::vring::enqueue::Short;
+use crate::vring::format::{Buffer, Format, Long, Used};
 use crate::vring::packed::Packed;
 use crate::vring::split::Split;
 use crate::vring::view::View;
@@ -16,6 +17,10 @@ pub(crate) struct Vring {
     pub(super) ring: Ring,
     pub(super) terms: Terms,
     pub(super) view: View,
+    /// TX: a chain at the front that is too long to be dealt with, and how far it was walked.
+    pub(super) long: Option<Long>,
+    /// RX: buffers at the front that hold too little.
+    pub(super) short: Option<Short>,
     call: Option<Arc<OwnedFd>>,
     notifier: Arc<RingNotifier>,
 }
@@ -64,6 +69,8 @@ impl Vring {
             ring,
             terms: Terms::new(setup.features),
             view: View::new(setup.memory),
+            long: None,
+            short: None,
             call: setup.call,
             notifier,
         }
@@ -155,7 +162,7 @@ impl Vring {
 }
 
 #[inline(always)]
-fn give_back<F: Format>(ring: &mut F, buffers: &[Buffer]) -> Result<(), Fault> {
+fn give_back<F: Used>(ring: &mut F, buffers: &[Buffer]) -> Result<(), Fault> {
     for (i, &buffer) in buffers.iter().enumerate() {
         ring.stage(i, buffer, 0);
     }

@@ -4,13 +4,14 @@
 // this keeps their mappings. Every access below is at an index masked to the ring's size. What the guest writes is
 // loaded once, by one aligned atomic load a word, and only the copy is used.
 
+use core::num::NonZeroU16;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, Ordering, fence};
 
 use mbuf::foreign;
 use ring::prefetch;
 
-use crate::vring::format::{Buffer, Format, Head};
+use crate::vring::format::{Available, Buffer, Format, Head, Long, Used};
 use crate::vring::{Fault, VringSetup, hook};
 use crate::wire::net;
 use crate::wire::ring::{
@@ -37,7 +38,7 @@ pub(super) struct Split {
     done: u16,
     /// used.idx.
     shown: u16,
-    /// avail.idx as last seen.
+    /// The furthest avail.idx that was seen: what was made available once stays so.
     seen: u16,
     /// used.idx when the guest was last asked whether it wants a call.
     signalled: u16,
@@ -134,7 +135,7 @@ impl Split {
     }
 }
 
-impl Format for Split {
+impl Available for Split {
     /// A position in the available ring, counted on for ever.
     type Place = u16;
 
@@ -155,16 +156,25 @@ impl Format for Split {
         let ahead = at.wrapping_sub(self.done);
         let known = self.seen.wrapping_sub(self.done);
         if usize::from(known) >= usize::from(ahead) + wanted {
-            return Ok(usize::from(known - ahead));
+            return Ok(usize::from(known.saturating_sub(ahead)));
         }
-        let idx = self.avail_idx();
-        let known = idx.wrapping_sub(self.done);
+        let now = self.avail_idx().wrapping_sub(self.done);
         // What we still hold cannot be available again.
-        if known > self.size {
+        if now > self.size {
             return Err(Fault::AvailIndex);
         }
-        self.seen = idx;
+        // Nothing that was seen is taken back: `done` may pass it in this burst, and never passes `seen`.
+        let known = now.max(known);
+        self.seen = self.done.wrapping_add(known);
         Ok(usize::from(known.saturating_sub(ahead)))
+    }
+
+    fn beyond(&self, at: u16, slots: u16) -> u16 {
+        at.wrapping_add(slots)
+    }
+
+    fn distance(&self, from: u16, to: u16) -> u16 {
+        to.wrapping_sub(from)
     }
 
     /// Mostly heads are numbered one after the other, and four share a line.
@@ -191,12 +201,13 @@ impl Format for Split {
     }
 
     #[inline(always)]
-    fn buffer(&self, head: &Head, _: u16, _: Desc) -> Result<Buffer, Fault> {
-        Ok(Buffer { id: head.number, slots: 1 })
+    fn buffer(&self, head: &Head, _: NonZeroU16, _: Desc) -> Result<Buffer, Fault> {
+        Ok(Buffer { id: head.number, slots: NonZeroU16::MIN })
     }
 
-    fn unwalked(&self, _: u16, head: &Head) -> Result<Buffer, Fault> {
-        Ok(Buffer { id: head.number, slots: 1 })
+    /// Its head is all that gives it back.
+    fn skip(&self, _: u16, long: Long, _: u16) -> Result<Result<Buffer, Long>, Fault> {
+        Ok(Ok(Buffer { id: long.head.number, slots: NonZeroU16::MIN }))
     }
 
     #[inline(always)]
@@ -204,6 +215,13 @@ impl Format for Split {
         at.wrapping_add(1)
     }
 
+    #[inline(always)]
+    fn entry(addr: u64, rest: u64) -> Desc {
+        Desc::from_words(addr, rest)
+    }
+}
+
+impl Used for Split {
     #[inline(always)]
     fn stage(&mut self, i: usize, buffer: Buffer, len: u32) {
         let at = usize::from(self.done.wrapping_add(i as u16) & self.mask);
@@ -247,7 +265,9 @@ impl Format for Split {
             self.show_until(self.done);
         }
     }
+}
 
+impl Format for Split {
     #[inline]
     fn wants_call(&mut self) -> bool {
         // ORDERING: V3, pairs with the driver's fence between storing used_event (or flags) and reading used.idx.
@@ -280,10 +300,5 @@ impl Format for Split {
 
     fn base(&self) -> u32 {
         self.done.into()
-    }
-
-    #[inline(always)]
-    fn entry(addr: u64, rest: u64) -> Desc {
-        Desc::from_words(addr, rest)
     }
 }

@@ -11,6 +11,7 @@ use crate::wire::ring::{DESC_F_WRITE, Desc};
 
 const FORMATS: [u64; 2] = [F_VERSION_1, F_VERSION_1 | F_RING_PACKED];
 const BURST: usize = 32;
+const BURSTS: usize = 30;
 
 fn rig(features: u64, size: u16) -> Rig {
     let mut rig = Rig::new(Shape { features, size, ram: 2 << 20 });
@@ -80,10 +81,10 @@ fn a11_a_mergeable_buffer_shorter_than_the_header_breaks_the_ring() {
     }
 }
 
-/// Descriptors read in a hundred bursts of frames of `len` bytes; the ring is asked for nothing else.
-fn reads_of_a_hundred_bursts(queue: &mut GuestRx, len: usize) -> usize {
+/// Descriptors read in many bursts of frames of `len` bytes; the ring is asked for nothing else.
+fn reads_of_many_bursts(queue: &mut GuestRx, len: usize) -> usize {
     hook::take();
-    (0..100).for_each(|_| _ = send(queue, &[len; BURST]));
+    (0..BURSTS).for_each(|_| _ = send(queue, &[len; BURST]));
     queue.flush();
     hook::take().reads.len()
 }
@@ -93,7 +94,7 @@ fn reads_of_a_hundred_bursts(queue: &mut GuestRx, len: usize) -> usize {
 #[test]
 fn a11_buffers_that_hold_nothing() {
     for (features, merged) in FORMATS.into_iter().flat_map(|f| [(f, 0), (f, F_MRG_RXBUF)]) {
-        for (bytes, chained) in [0, 1, 11].into_iter().flat_map(|n| [1, 2, 30, 1000].map(|c| (n, c))) {
+        for (bytes, chained) in [0, 1, 11].into_iter().flat_map(|n| [1, 30, 1000].map(|c| (n, c))) {
             for len in [60, 1514, 9000] {
                 let mut rig = rig(features | merged | F_INDIRECT_DESC, 4096);
                 let mut queue = rig.receiver();
@@ -101,10 +102,10 @@ fn a11_buffers_that_hold_nothing() {
                 for i in 0..4096 / chained as u16 {
                     rig.post(i * chained as u16, &chain);
                 }
-                let reads = reads_of_a_hundred_bursts(&mut queue, len);
+                let reads = reads_of_many_bursts(&mut queue, len);
                 let what =
                     format!("{bytes} bytes, chains of {chained}, frames of {len}, features {features:#x}");
-                assert!(reads <= 100 * 10 * BURST, "{reads} descriptors read: {what}");
+                assert!(reads <= BURSTS * 10 * BURST, "{reads} descriptors read: {what}");
             }
         }
     }
@@ -118,8 +119,8 @@ fn a11_a_frame_that_needs_more_than_there_is() {
         let mut rig = rig(features | F_MRG_RXBUF, 1024);
         let mut queue = rig.receiver();
         (0..700).for_each(|i| rig.post(i, &[buffer(i, 12)]));
-        let reads = reads_of_a_hundred_bursts(&mut queue, 9000);
-        assert!(reads <= 100 * 10 * BURST, "{reads} descriptors read");
+        let reads = reads_of_many_bursts(&mut queue, 9000);
+        assert!(reads <= BURSTS * 10 * BURST, "{reads} descriptors read");
         assert_eq!(rig.used(), 0);
         (700..760).for_each(|i| rig.post(i, &[buffer(i, 12)]));
         send(&mut queue, &[9000]);

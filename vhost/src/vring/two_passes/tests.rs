@@ -72,7 +72,7 @@ fn a02_every_size_and_feature() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
     fn a02_anything_between_the_passes(input in prop::collection::vec(any::<u8>(), 0..3000)) {
