@@ -86,13 +86,17 @@ impl RxQueue for GuestTx {
     #[inline]
     fn rx_burst<'t>(&'t mut self, burst: &mut Burst<'t>) -> usize {
         self.complete();
-        let state = self.slot.state();
-        if state == State::Stopped {
+        if self.slot.state() == State::Stopped {
             return 0;
         }
         let Self { slot, env, counters, announce, pieces, rests, held, in_hand, late } = self;
         let Some(mut inside) = slot.try_enter() else { return 0 };
+        // Asked again inside: the control plane changes it inside, and acknowledges afterwards.
+        let state = slot.state();
         let Some(Vring { ring, terms, view, long, .. }) = inside.as_mut() else { return 0 };
+        if state == State::Stopped {
+            return 0;
+        }
         let before = burst.len();
         let turn = Turn { terms: *terms, view, long, env, counters, held, pieces, rests: rests.iter_mut() };
         let (taken, outcome) = match ring {

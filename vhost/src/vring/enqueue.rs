@@ -54,7 +54,13 @@ impl TxQueue for GuestRx {
         }
         let Self { slot, counters, scratch, unsignalled } = self;
         let Some(mut inside) = slot.try_enter() else { return 0 };
-        let Some(Vring { ring, terms, view, short, .. }) = inside.as_mut() else { return 0 };
+        // Asked again inside: the control plane changes it inside, and acknowledges afterwards.
+        let ready = slot.state() == State::Ready;
+        let Some(Vring { ring, terms, view, short, .. }) = inside.as_mut().filter(|_| ready) else {
+            drop(inside);
+            self.drop_burst(burst, DropReason::TxNotReady);
+            return n;
+        };
         let turn = Turn { terms: *terms, view, counters, scratch, short };
         let Outcome { taken, given, fault } = match ring {
             Ring::Split(ring) => turn.run(ring, burst),
