@@ -11,13 +11,14 @@ use crate::races::race_steps;
 use crate::scene::case;
 
 /// What a racer can make of a packed ring.
-pub(crate) const PACKED_FAULTS: [&str; 6] = [
+pub(crate) const PACKED_FAULTS: [&str; 7] = [
     "chain_too_long",
     "chain_not_available",
     "bad_buffer_id",
     "bad_indirect_table",
     "buffer_outside_memory",
     "buffer_direction",
+    "mergeable_buffer_too_short",
 ];
 
 /// A racer rewrites what `flip` likes of the ring while the device reads it; the ring is set up anew whenever it broke.

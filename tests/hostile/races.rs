@@ -92,13 +92,14 @@ impl Feeder {
 }
 
 /// What a racer can make of a ring.
-const FAULTS: [&str; 6] = [
+const FAULTS: [&str; 7] = [
     "avail_index_jump",
     "descriptor_index_out_of_range",
     "chain_too_long",
     "bad_indirect_table",
     "buffer_outside_memory",
     "buffer_direction",
+    "mergeable_buffer_too_short",
 ];
 
 /// The race itself. `prepare` lays out what `flip` then changes; `heads` are offered again and again.

@@ -38,4 +38,6 @@ faults! {
     BufferId = 8, "bad_buffer_id";
     /// A packed ring's chain runs into a descriptor that is not available.
     ChainBroken = 9, "chain_not_available";
+    /// A mergeable buffer has no room for the header (virtio 1.3 §5.1.6.3.1).
+    BufferTooShort = 10, "mergeable_buffer_too_short";
 }

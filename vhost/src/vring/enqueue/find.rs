@@ -314,6 +314,9 @@ impl<'r, P: Copy> Finder<'r, P> {
     /// Adds a buffer to what was found; whether the packet has enough.
     fn add(&mut self, walk: &mut Walk<P>, chain: &Chain) -> Result<bool, Fault> {
         let bytes = usize::try_from(chain.bytes).unwrap_or(usize::MAX);
+        if self.terms.mergeable && bytes < self.terms.hdr_len() {
+            return Err(Fault::BufferTooShort);
+        }
         let part = bytes.min(walk.need - walk.room);
         // Each cost at least 1, and all of them less than there are entries before this one.
         self.scratch.parts[walk.found.buffers] = Part { buffer: chain.buffer, len: part as u32 };
