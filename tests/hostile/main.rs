@@ -20,6 +20,7 @@
 
 mod attacker;
 mod bell;
+mod buffers;
 mod chains;
 mod connection;
 mod frames;
