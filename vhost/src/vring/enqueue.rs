@@ -8,6 +8,7 @@
 mod find;
 mod write;
 
+use core::mem::MaybeUninit;
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
@@ -22,7 +23,7 @@ use crate::vring::slot::State;
 use crate::vring::view::View;
 use crate::vring::{Fault, MAX_FRAME, Vring, VringSlot, hook};
 use crate::wire::net;
-use find::{Finder, Plain, PlainList, Scratch, Unfit};
+use find::{Finder, PlainList, Scratch, Unfit};
 use write::Writer;
 
 pub(super) use find::Short;
@@ -158,13 +159,11 @@ enum Given {
 impl<F: Format> Giving<'_, F> {
     /// Gives packets from the front of the burst as long as there are buffers.
     fn give(&mut self, burst: &mut Burst<'_>) -> Result<(), Fault> {
-        let mut found = [Plain::NONE; MAX_BURST];
-        let ready = self.finder.find_plain(self.ring, &mut found[..burst.len()])?;
-        let mut plain = PlainList(&found[..ready]);
+        let mut room = [const { MaybeUninit::uninit() }; MAX_BURST];
+        let mut plain = self.finder.find_plain(self.ring, &mut room[..burst.len()])?;
         for mbuf in burst.iter_mut() {
             hook::between();
-            let given = if self.writer.put_plain(self.ring, mbuf, plain.0) {
-                plain.0 = &plain.0[1..];
+            let given = if self.writer.put_plain(self.ring, mbuf, &mut plain) {
                 Given::Sent
             } else {
                 self.give_scattered(mbuf, &mut plain)?
@@ -192,7 +191,7 @@ impl<F: Format> Giving<'_, F> {
         // A second handle: if there are no buffers, the packet stays in the burst.
         match adapt(mbuf.share(), self.writer.accepted) {
             Err(reason) => Ok(Given::Dropped(reason)),
-            Ok(Adapted::One(one)) => self.give_scattered(&one, &mut PlainList(&[])),
+            Ok(Adapted::One(one)) => self.give_scattered(&one, &mut PlainList::default()),
             Ok(Adapted::Many(segments)) => self.give_segments(segments),
         }
     }
@@ -205,7 +204,7 @@ impl<F: Format> Giving<'_, F> {
         }
         for segment in segments {
             let given = match segment {
-                Ok(segment) => self.give_scattered(&segment, &mut PlainList(&[]))?,
+                Ok(segment) => self.give_scattered(&segment, &mut PlainList::default())?,
                 Err(NoMbufs) => Given::Dropped(DropReason::NoMbufs),
             };
             if !matches!(given, Given::Sent) {

@@ -1,7 +1,9 @@
 //! Pass one: which buffers a packet goes to. All that is read of a ring is read here, once, into private lists.
 #![expect(unsafe_code, reason = "names translated guest memory by pointer and length")]
-// UNSAFETY: every piece comes from a translation of exactly its bytes; the burst holds the ring's gate.
+// UNSAFETY: every piece comes from a translation of exactly its bytes; the burst holds the ring's gate. Of a burst's list only
+// what was written is ever read.
 
+use core::mem::MaybeUninit;
 use core::num::NonZeroU16;
 use core::ptr::NonNull;
 
@@ -31,12 +33,8 @@ pub(super) struct Plain {
     pub(super) start: NonNull<u8>,
 }
 
-impl Plain {
-    pub(super) const NONE: Self = Self { buffer: Buffer::NONE, len: 0, start: NonNull::dangling() };
-}
-
 /// The buffers that were found for a burst and not used yet, in order, the next one first.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct PlainList<'f>(pub(super) &'f [Plain]);
 
 /// One buffer's part of a packet.
@@ -135,27 +133,32 @@ impl<'r, P: Copy> Finder<'r, P> {
         Self { terms, view, scratch, at, budget: BUDGET, short }
     }
 
-    /// As many plain buffers as there are in a row, up to `found`'s length. Most bursts need no more.
-    #[inline]
-    pub(super) fn find_plain<F: Available<Place = P>>(
+    /// As many plain buffers as there are in a row, up to `room`'s length. Most bursts need no more.
+    #[inline(always)]
+    pub(super) fn find_plain<'f, F: Available<Place = P>>(
         &mut self,
         ring: &mut F,
-        found: &mut [Plain],
-    ) -> Result<usize, Fault> {
-        let n = ring.ready(self.at, found.len())?.min(found.len());
-        ring.will_read(self.at, n);
-        for (i, entry) in found[..n].iter_mut().enumerate() {
-            let Some(head) = ring.head(self.at)? else { return Ok(i) };
+        room: &'f mut [MaybeUninit<Plain>],
+    ) -> Result<PlainList<'f>, Fault> {
+        let (mut at, hdr_len) = (self.at, self.terms.hdr_len());
+        let n = ring.ready(at, room.len())?.min(room.len());
+        ring.will_read(at, n);
+        let mut found = 0;
+        for entry in &mut room[..n] {
+            let Some(head) = ring.head(at)? else { break };
             if head.desc.flags != DESC_F_WRITE {
-                return Ok(i);
+                break;
             }
-            let Some(start) = self.view.translate(head.desc.addr, head.desc.len) else { return Ok(i) };
+            let Some(start) = self.view.translate(head.desc.addr, head.desc.len) else { break };
             let buffer = ring.buffer(&head, NonZeroU16::MIN, head.desc)?;
-            ask_for_start(start.as_ptr(), self.terms.hdr_len());
-            *entry = Plain { buffer, len: head.desc.len, start };
-            self.at = ring.after(self.at, buffer);
+            ask_for_start(start.as_ptr(), hdr_len);
+            entry.write(Plain { buffer, len: head.desc.len, start });
+            at = ring.after(at, buffer);
+            found += 1;
         }
-        Ok(n)
+        self.at = at;
+        // SAFETY: the loop wrote the first `found` entries, from the first on, and found <= n <= the room's length.
+        Ok(PlainList(unsafe { core::slice::from_raw_parts(room.as_ptr().cast(), found) }))
     }
 
     /// Buffers for one packet that needs `need` bytes, header included: those of `plain` first, which it takes out of the

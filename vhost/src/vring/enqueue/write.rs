@@ -10,7 +10,7 @@ use mbuf::{Mbuf, Offload, TailSegment, foreign};
 use pmd::offload::{OffloadSet, VirtioNetHdr, to_virtio_net};
 use ring::prefetch;
 
-use super::find::{Part, Plain};
+use super::find::{Part, Plain, PlainList};
 use crate::vring::MAX_FRAME;
 use crate::vring::format::Used;
 use crate::wire::net;
@@ -31,17 +31,24 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// One packet into the first of `plain`, the plain buffers that are left; false, and nothing done, if it does not fit.
+    /// One packet into the first of `plain`, the plain buffers that are left, and takes it out of the list; false, and nothing
+    /// done, if it does not fit.
     #[inline(always)]
-    pub(super) fn put_plain<U: Used>(&mut self, ring: &mut U, mbuf: &Mbuf<'_>, plain: &[Plain]) -> bool {
-        let Some(first) = plain.first() else { return false };
+    pub(super) fn put_plain<U: Used>(
+        &mut self,
+        ring: &mut U,
+        mbuf: &Mbuf<'_>,
+        plain: &mut PlainList<'_>,
+    ) -> bool {
+        let Some((first, rest)) = plain.0.split_first() else { return false };
         let len = mbuf.len();
         if self.hdr_len + len > first.len as usize || len > MAX_FRAME {
             return false;
         }
         if len > LONG {
-            ask_for(plain.get(AHEAD), len);
+            ask_for(plain.0.get(AHEAD), len);
         }
+        plain.0 = rest;
         // SAFETY: header and packet are not longer than the buffer, of which all was translated.
         let written = unsafe { self.put(mbuf, first.start) };
         ring.stage(self.filled, first.buffer, written);

@@ -187,12 +187,21 @@ impl Rig {
 
 /// A frame of `len` bytes, each of which is that of `fill` at its place.
 pub(in crate::vring) fn frame(len: usize, fill: impl Fn(usize) -> u8) -> Mbuf<'static> {
+    written(len, |part, start| part.iter_mut().zip(start..).for_each(|(byte, at)| *byte = fill(at)))
+}
+
+/// A frame of `len` bytes, all the same.
+pub(in crate::vring) fn plain_frame(len: usize) -> Mbuf<'static> {
+    written(len, |part, _| part.fill(0x77))
+}
+
+fn written(len: usize, write: impl Fn(&mut [u8], usize)) -> Mbuf<'static> {
     let mut mbuf = pool().alloc(1).expect("an mbuf");
     let mut done = 0;
     while done < len {
         let mut part = pool().alloc(1).expect("an mbuf");
         let n = part.tailroom().min(len - done);
-        part.append(n).expect("room").iter_mut().zip(done..).for_each(|(byte, at)| *byte = fill(at));
+        write(part.append(n).expect("room"), done);
         if done == 0 {
             mbuf = part;
         } else {
@@ -208,7 +217,7 @@ pub(in crate::vring) fn frame(len: usize, fill: impl Fn(usize) -> u8) -> Mbuf<'s
 pub(in crate::vring) fn send(queue: &mut GuestRx, lens: &[usize]) -> usize {
     let mut burst = Burst::new();
     for len in lens {
-        assert!(burst.push(frame(*len, |_| 0x55)).is_ok());
+        assert!(burst.push(plain_frame(*len)).is_ok());
     }
     let taken = queue.tx_burst(&mut burst);
     assert_eq!(burst.len(), lens.len() - taken);

@@ -2,7 +2,7 @@
 
 use mbuf::{Checksum, GsoKind, Mbuf, Offload};
 
-use crate::vring::two_passes::rig::{GPA, Rig, Shape, frame};
+use crate::vring::two_passes::rig::{GPA, Rig, Shape, frame, plain_frame};
 use crate::wire::net::{F_IN_ORDER, F_INDIRECT_DESC, F_MRG_RXBUF, F_RING_PACKED, F_VERSION_1};
 use crate::wire::packed::{DESC_F_AVAIL, DESC_F_USED, Position};
 use crate::wire::ring::{
@@ -149,7 +149,7 @@ impl Script {
         let n = if self.byte() % 4 == 0 { 32 } else { 1 + self.below(8) };
         (0..n)
             .map(|_| match self.byte() % 16 {
-                0 => frame(60_000, |_| 0x77),
+                0 => plain_frame(60_000),
                 1 | 2 => self.segments(),
                 3..8 => {
                     let desc = self.desc(rig.shape, true);
@@ -157,7 +157,7 @@ impl Script {
                     let skew = usize::from(self.below(16));
                     frame(self.pick(&FRAMES), |at| words[(at + skew) % 16])
                 }
-                _ => frame(self.pick(&FRAMES), |_| 0x77),
+                _ => plain_frame(self.pick(&FRAMES)),
             })
             .collect()
     }

@@ -4,9 +4,10 @@ use proptest::prelude::*;
 
 use super::rig::frame;
 use super::*;
+use crate::vring::Fault;
 use crate::wire::net::{F_MRG_RXBUF, F_RING_PACKED, F_VERSION_1};
 use crate::wire::packed::{DESC_F_AVAIL, DESC_F_USED};
-use crate::wire::ring::{DESC_F_NEXT, DESC_F_WRITE, Desc};
+use crate::wire::ring::{AVAIL_IDX_OFFSET, DESC_F_NEXT, DESC_F_WRITE, Desc};
 
 const RAM: usize = 16 << 10;
 
@@ -56,6 +57,27 @@ fn a01_packed_buffers_that_are_the_ring() {
             }
         }
     }
+}
+
+/// A driver that moves avail.idx back in the middle of a burst takes nothing away, and gets no buffer that it did not offer.
+#[test]
+fn a02_avail_index_moved_back() {
+    let mut rig = Rig::new(Shape { features: F_VERSION_1 | F_MRG_RXBUF, size: 8, ram: RAM });
+    let mut queue = rig.receiver();
+    rig.start();
+    let buffer = Desc { addr: GPA + (8 << 10), len: 1024, flags: DESC_F_WRITE, next: 0 };
+    (0..8).for_each(|i| rig.post(i, &[buffer]));
+    let (ram, idx) = (rig.ram.clone(), rig.shape.avail() + AVAIL_IDX_OFFSET);
+    hook::set_between(Some(Box::new(move || ram.write(idx, &[2, 0]))));
+    // The fifth wants more than was found: the index is read once more.
+    assert_eq!(send(&mut queue, &[60, 60, 60, 60, 5000]), 4);
+    assert_eq!(rig.used(), 4);
+    hook::set_between(None);
+    for _ in 0..4 {
+        send(&mut queue, &[60; 8]);
+        assert!(rig.used() <= 8, "{} used of 8", rig.used());
+    }
+    assert_eq!(rig.fault(), Some(Fault::AvailIndex), "an index behind what was used is a jump");
 }
 
 /// Plays of all features and sizes.
