@@ -12,6 +12,8 @@
 //!
 //! Unit tests drive it with random bytes; the fuzz target `two_passes` does with chosen ones.
 
+#[cfg(test)]
+mod by_hand;
 mod rig;
 mod script;
 mod shadow;
@@ -28,9 +30,11 @@ use crate::vring::hook;
 use script::Script;
 use shadow::Shadow;
 
-pub(in crate::vring) use rig::{GPA, Rig, Shape};
 #[cfg(test)]
-pub(in crate::vring) use rig::{receive, send};
+pub(in crate::vring) use by_hand::{receive, send};
+pub(in crate::vring) use rig::Rig;
+#[cfg(test)]
+pub(in crate::vring) use rig::{GPA, Shape};
 
 /// Bursts of a play.
 const BURSTS: usize = 6;

@@ -4,9 +4,9 @@ use core::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_utils::CachePadded;
-use mbuf::{Burst, Mbuf, Mempool, MempoolConfig, PageSize, ZoneConfig};
+use mbuf::{Mbuf, Mempool, MempoolConfig, PageSize, ZoneConfig};
 use pmd::alarm::Alarm;
-use pmd::{QueueCounters, QueueEnv, RxQueue, TxQueue};
+use pmd::{QueueCounters, QueueEnv};
 
 use crate::driver::{GuestRam, RamConfig, Span};
 use crate::memory::{FrontendVa, Gpa, GuestMemory, RegionRequest, Window};
@@ -14,9 +14,7 @@ use crate::session::announce::AnnounceSlot;
 use crate::vring::{Fault, GuestRx, GuestTx, VringSetup, VringSlot};
 use crate::wire::net::F_RING_PACKED;
 use crate::wire::packed::{DESC_FLAGS_OFFSET, EVENT_SIZE, PackedDesc, Position};
-use crate::wire::ring::{
-    AVAIL_IDX_OFFSET, AVAIL_RING_OFFSET, Desc, USED_IDX_OFFSET, avail_bytes, desc_bytes, used_bytes,
-};
+use crate::wire::ring::{Desc, USED_IDX_OFFSET, avail_bytes, desc_bytes, used_bytes};
 
 /// Guest-physical start of the RAM, so that address 0 is outside.
 pub(in crate::vring) const GPA: u64 = 0x10_0000;
@@ -146,30 +144,6 @@ impl Rig {
         bytes
     }
 
-    /// Makes a chain available. Split: over the descriptors from `first` on.
-    #[cfg(test)]
-    pub(in crate::vring) fn post(&mut self, first: u16, chain: &[Desc]) {
-        let size = self.shape.size;
-        for (i, desc) in (0..).zip(chain) {
-            let more = u16::from(usize::from(i) + 1 < chain.len());
-            let number = (first + i) % size;
-            let (at, next) = if self.shape.is_packed() {
-                (self.next.at, first)
-            } else {
-                (number, if more == 1 { (number + 1) % size } else { 0 })
-            };
-            let words = self.words(Desc { flags: desc.flags | more, next, ..*desc }, Some(self.next));
-            self.ram.write(usize::from(at) * 16, &words);
-            self.next = self.next.after(1, size);
-        }
-        if !self.shape.is_packed() {
-            let entry = self.shape.avail() + AVAIL_RING_OFFSET + 2 * usize::from(self.avail_idx % size);
-            self.ram.write(entry, &first.to_le_bytes());
-            self.avail_idx = self.avail_idx.wrapping_add(1);
-            self.ram.write(self.shape.avail() + AVAIL_IDX_OFFSET, &self.avail_idx.to_le_bytes());
-        }
-    }
-
     /// Buffers that came back since the start (split), or descriptors that say so (packed).
     pub(in crate::vring) fn used(&self) -> usize {
         if self.shape.is_packed() {
@@ -210,27 +184,4 @@ fn written(len: usize, write: impl Fn(&mut [u8], usize)) -> Mbuf<'static> {
         done += n;
     }
     mbuf
-}
-
-/// Sends frames of these lengths to the guest in one burst; how many were dealt with.
-#[cfg(test)]
-pub(in crate::vring) fn send(queue: &mut GuestRx, lens: &[usize]) -> usize {
-    let mut burst = Burst::new();
-    for len in lens {
-        assert!(burst.push(plain_frame(*len)).is_ok());
-    }
-    let taken = queue.tx_burst(&mut burst);
-    assert_eq!(burst.len(), lens.len() - taken);
-    taken
-}
-
-/// Takes one burst of what the guest sends: the frames' lengths.
-#[cfg(test)]
-pub(in crate::vring) fn receive(queue: &mut GuestTx) -> Vec<usize> {
-    let mut burst = Burst::new();
-    queue.rx_burst(&mut burst);
-    let lens = burst.iter().map(|mbuf| mbuf.copy_to(0, &mut vec![0; mbuf.len()])).collect();
-    drop(burst);
-    queue.complete();
-    lens
 }

@@ -42,6 +42,10 @@ impl Script {
         from[usize::from(self.byte()) % from.len()]
     }
 
+    fn once_in(&mut self, n: u8) -> bool {
+        self.byte().is_multiple_of(n)
+    }
+
     fn below(&mut self, n: u16) -> u16 {
         u16::from(self.byte()) % n
     }
@@ -75,7 +79,7 @@ impl Script {
             14 => right ^ DESC_F_WRITE,
             _ => self.byte().into(),
         };
-        let next = if self.byte() % 16 == 0 { self.byte().into() } else { self.below(shape.size) };
+        let next = if self.once_in(16) { self.byte().into() } else { self.below(shape.size) };
         Desc { addr, len: self.pick(&LENGTHS), flags: flags & 0xff, next }
     }
 
@@ -106,10 +110,10 @@ impl Script {
     /// The guest makes a whole round available, most of it as it should be.
     pub(super) fn make_available(&mut self, rig: &mut Rig, receives: bool) {
         let Shape { size, .. } = rig.shape;
-        let n = if self.byte() % 4 == 0 { self.below(size) + 1 } else { size };
-        let ids_in_order = self.byte() % 4 != 0;
+        let n = if self.once_in(4) { self.below(size) + 1 } else { size };
+        let ids_in_order = !self.once_in(4);
         for i in 0..n {
-            let sound = self.byte() % 4 != 0;
+            let sound = !self.once_in(4);
             let mut desc = self.desc(rig.shape, receives);
             if sound {
                 let len = desc.len.clamp(12, 4000);
@@ -140,13 +144,12 @@ impl Script {
 
     /// Where a packed ring's guest goes on: anywhere, now and then.
     fn next_round(&mut self, rig: &Rig) -> Option<Position> {
-        (self.byte() % 4 == 0)
-            .then(|| Position { at: self.below(rig.shape.size), wrap: self.byte() & 1 == 0 })
+        self.once_in(4).then(|| Position { at: self.below(rig.shape.size), wrap: self.byte() & 1 == 0 })
     }
 
     /// Frames for the guest. What is in them may be descriptors: their buffers may be the ring.
     pub(super) fn frames(&mut self, rig: &Rig) -> Vec<Mbuf<'static>> {
-        let n = if self.byte() % 4 == 0 { 32 } else { 1 + self.below(8) };
+        let n = if self.once_in(4) { 32 } else { 1 + self.below(8) };
         (0..n)
             .map(|_| match self.byte() % 16 {
                 0 => plain_frame(60_000),
@@ -171,7 +174,7 @@ impl Script {
         bytes[18..24].copy_from_slice(&[0, 0, 0, 0, 64, 6]);
         bytes[46] = 0x50;
         let mut mbuf = frame(len, |at| bytes[at]);
-        let (mut offload, gso) = (Offload::NONE, self.byte() % 2 == 0);
+        let (mut offload, gso) = (Offload::NONE, self.once_in(2));
         (offload.checksum, offload.csum_start, offload.csum_offset) = (Checksum::Partial, 34, 16);
         if gso {
             (offload.gso, offload.gso_size, offload.hdr_len) = (GsoKind::TcpV4, 400, 54);
