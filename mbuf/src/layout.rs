@@ -1,8 +1,8 @@
 //! What stands at the head of each mbuf in memory. Layout and the way to its parts alone.
 #![expect(unsafe_code, reason = "reaches the parts of an mbuf's head through a raw pointer")]
 // UNSAFETY: a head has three parts with different rules. `body` belongs to whoever holds the mbuf (several sharers: to be
-// read only); `refcnt` is changed by any sharer; `owner` is changed by the holder and read by `Mempool::balance` at any
-// time. So nobody ever makes a `&mut Meta`: `&mut` covers the body alone.
+// read only); `refcnt` and `queued` are changed by any sharer; `owner` is changed by the holder and read by
+// `Mempool::balance` at any time. So nobody ever makes a `&mut Meta`: `&mut` covers the body alone.
 
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU16;
@@ -23,6 +23,8 @@ pub(crate) struct Meta {
     pub(crate) refcnt: AtomicU16,
     /// Who took it out of the pool, or [`FREE`].
     pub(crate) owner: AtomicU16,
+    /// How many queues hold the packet; see [`Mbuf::enter_queue`](crate::Mbuf::enter_queue). Of no meaning in the pool.
+    pub(crate) queued: AtomicU16,
 }
 
 /// What only the holder of the packet touches.

@@ -80,6 +80,8 @@ pub struct Mempool {
     caches: Box<[CachePadded<Cache>]>,
     cache_size: usize,
     total: usize,
+    /// See [`Mempool::reserve`].
+    reserve: usize,
     stride: usize,
     data_room: usize,
     zone: Zone,
@@ -102,6 +104,15 @@ fn in_range(
     range: &'static str,
 ) -> Result<(), MempoolError> {
     if (lo..=hi).contains(&value) { Ok(()) } else { Err(MempoolError::OutOfRange { what, value, range }) }
+}
+
+/// The share of a pool that is kept for receive queues.
+const RESERVE_SHARE: usize = 8;
+
+/// Whole bursts only: a pool of less than 256 mbufs is for something small that looks after itself.
+const fn reserve_of(total: usize) -> usize {
+    let bursts = total / RESERVE_SHARE / MAX_BURST;
+    (if bursts < MAX_LCORES { bursts } else { MAX_LCORES }) * MAX_BURST
 }
 
 impl Mempool {
@@ -130,6 +141,7 @@ impl Mempool {
             caches,
             cache_size: config.cache,
             total,
+            reserve: reserve_of(total),
             stride,
             data_room: config.data_room,
             zone,
@@ -155,7 +167,8 @@ impl Mempool {
                 port: 0,
                 offload: Offload::NONE,
             };
-            let head = Meta { body, refcnt: AtomicU16::new(1), owner: AtomicU16::new(FREE) };
+            let (refcnt, owner, queued) = (AtomicU16::new(1), AtomicU16::new(FREE), AtomicU16::new(0));
+            let head = Meta { body, refcnt, owner, queued };
             // SAFETY: `nth` lies whole inside the zone, is aligned to 64, and nobody holds it yet.
             unsafe { meta.0.write(head) };
             give(&self.ring, &[meta]);
@@ -172,6 +185,21 @@ impl Mempool {
     #[must_use]
     pub fn total(&self) -> usize {
         self.total
+    }
+
+    /// Mbufs that only receive queues are given: an eighth of the pool in whole bursts, at most a burst for each of
+    /// [`MAX_LCORES`]. They are what is left in the shared ring when [`spare`](Self::spare) is 0.
+    #[must_use]
+    pub fn reserve(&self) -> usize {
+        self.reserve
+    }
+
+    /// Free mbufs beyond the [reserve](Self::reserve), those in the lcores' caches not counted. Whoever keeps packets beyond
+    /// their turn asks it first. Reads two words that other lcores write: once a burst, not once a packet.
+    #[inline]
+    #[must_use]
+    pub fn spare(&self) -> usize {
+        self.ring.len().saturating_sub(self.reserve)
     }
 
     /// Bytes of data that one mbuf holds behind its headroom (at least: what alignment adds is usable too).
@@ -217,6 +245,35 @@ impl Mempool {
         Ok(unsafe { Mbuf::from_raw(*one) })
     }
 
+    /// [`alloc`](Self::alloc) for anything but receiving: copies, segments. Leaves the [reserve](Self::reserve) alone.
+    ///
+    /// # Errors
+    /// [`NoMbufs`]: no mbuf is spare, though receive queues may find some.
+    ///
+    /// # Panics
+    /// As [`alloc_bulk`](Self::alloc_bulk).
+    #[inline]
+    pub fn alloc_spare(&'static self, owner: u16) -> Result<Mbuf<'static>, NoMbufs> {
+        let at_hand = self.own_cache().map_or(0, Cache::len);
+        if self.reserve != 0 && at_hand <= MAX_BURST {
+            self.refill_spare()?;
+        }
+        self.alloc(owner)
+    }
+
+    /// Sees to it that there is an mbuf that is not of the reserve: in the lcore's cache, beyond the burst that its next visit
+    /// to a receive queue wants, or in the ring.
+    #[cold]
+    fn refill_spare(&self) -> Result<(), NoMbufs> {
+        let spare = self.spare();
+        match self.own_cache() {
+            // SAFETY: this thread holds the cache's identity.
+            Some(cache) => unsafe { cache.top_up(spare, &self.ring, self.cache_size) },
+            None if spare > 0 => Ok(()),
+            None => Err(NoMbufs),
+        }
+    }
+
     /// Appends `n` fresh mbufs to `burst`: all or none. Fresh: empty, [`HEADROOM`] in front, no offload, one segment, of port
     /// `owner`, which also tells in [`balance`](Self::balance) who holds them; any number but 65,535.
     ///
@@ -240,7 +297,7 @@ impl Mempool {
         assert!(owner != FREE, "owner 65535 stands for no owner");
         match self.own_cache() {
             // SAFETY: this thread holds the cache's identity.
-            Some(cache) => unsafe { cache.take(out, &self.ring, self.cache_size) }?,
+            Some(cache) => unsafe { cache.take(out, &self.ring, self.cache_size, self.reserve) }?,
             None => self.take_shared(out)?,
         }
         // SAFETY: one of the two has filled all of it.
@@ -306,7 +363,9 @@ impl Mempool {
         for chunk in kept.as_chunks_mut::<N>().0 {
             let taken = match own {
                 // SAFETY: this thread holds the cache's identity.
-                Some(cache) => unsafe { cache.take(chunk, &self.ring, self.cache_size) }.is_ok(),
+                Some(cache) => {
+                    unsafe { cache.take(chunk, &self.ring, self.cache_size, self.reserve) }.is_ok()
+                }
                 // In line, as `rte_mempool` has it; what packets go by is a call, `take_shared`.
                 None => self.ring.dequeue_bulk(chunk).is_some(),
             };

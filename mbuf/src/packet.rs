@@ -388,6 +388,39 @@ impl<'t> Mbuf<'t> {
         Self { raw: self.raw, _tail: PhantomData }
     }
 
+    /// Says that a queue is about to hold the packet, by this handle or by one that shares it; whether it is the first. To count
+    /// what the queues of a source hold, of a flood's packet once: it takes mbufs from the first queue that it enters to the last
+    /// that it [leaves](Self::leave_queue). A packet to be shared is [unqueued](Self::set_unqueued) first.
+    #[inline]
+    pub fn enter_queue(&self) -> bool {
+        let queued = &self.meta().queued;
+        if self.is_unique() {
+            queued.store(1, Ordering::Relaxed);
+            return true;
+        }
+        queued.fetch_add(1, Ordering::Relaxed) == 0
+    }
+
+    /// Says that a queue holds the packet no more, for each [`enter_queue`](Self::enter_queue) once; whether it was the last.
+    #[inline]
+    pub fn leave_queue(&self) -> bool {
+        let queued = &self.meta().queued;
+        // Without another handle nobody enters or leaves meanwhile.
+        if self.is_unique() {
+            queued.store(0, Ordering::Relaxed);
+            return true;
+        }
+        queued.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+
+    /// Says that no queue holds the packet, before it is shared for the first time. What is shared already stays as it is.
+    #[inline]
+    pub fn set_unqueued(&mut self) {
+        if self.is_unique() {
+            self.meta().queued.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// A packet of the same bytes that may be changed: itself, or a copy if it is shared.
     ///
     /// # Errors
@@ -410,7 +443,7 @@ impl<'t> Mbuf<'t> {
         self.duplicate()
     }
 
-    /// A copy of the whole packet, in fresh mbufs of its pool.
+    /// A copy of the whole packet, in fresh mbufs of its pool that are [spare](Mempool::alloc_spare).
     ///
     /// # Errors
     /// [`NoMbufs`].
@@ -419,7 +452,7 @@ impl<'t> Mbuf<'t> {
         let mut head: Option<Mbuf<'static>> = None;
         let mut at = 0;
         while at < self.len() || head.is_none() {
-            let mut part = self.pool().alloc(owner)?;
+            let mut part = self.pool().alloc_spare(owner)?;
             let want = (self.len() - at).min(part.tailroom());
             let room = part.append(want).ok_or(NoMbufs)?;
             let n = self.copy_to(at, room);
@@ -670,6 +703,23 @@ mod tests {
         let mut a = pool(1).alloc(1).unwrap();
         let room = a.tailroom();
         a.set_received(room + 1, 5, Offload::NONE);
+    }
+
+    #[test]
+    fn a_packet_in_many_queues_is_in_them_from_the_first_to_the_last() {
+        let mut a = pool(1).alloc(1).unwrap();
+        assert!(a.enter_queue() && a.leave_queue() && a.enter_queue() && a.leave_queue(), "alone");
+        a.set_unqueued();
+        let (b, c) = (a.share(), a.share());
+        assert!(a.enter_queue() && !b.enter_queue());
+        assert!(!a.leave_queue());
+        assert!(!c.enter_queue());
+        drop(a);
+        assert!(!b.leave_queue());
+        drop(b);
+        assert!(c.leave_queue(), "the last handle");
+        let d = c.share();
+        assert!(c.enter_queue() && c.leave_queue() && d.enter_queue(), "out of all, and into one again");
     }
 
     #[test]

@@ -158,3 +158,41 @@ fn numbers_out_of_range_are_named() {
 fn the_tag_of_nobody_cannot_be_an_owner() {
     let _ = pool(1, 0).alloc(u16::MAX);
 }
+
+/// S11: copies leave the reserve alone, from a thread with a cache and from one without; receiving takes the last mbuf.
+#[test]
+fn the_reserve_is_for_receiving() {
+    let zone = ZoneConfig { pages: PageSize::Small4K, ..ZoneConfig::default() };
+    let config = MempoolConfig { mbufs: 1024, data_room: 64, cache: 16, zone };
+    let pool = Mempool::new(&config).unwrap();
+    assert_eq!((pool.reserve(), pool.spare()), (128, 896));
+    let take_all = || std::iter::from_fn(|| pool.alloc_spare(1).ok()).collect::<Vec<_>>();
+    let taken = take_all();
+    assert_eq!((taken.len(), pool.spare(), pool.balance().free), (896, 0, 128));
+    drop(taken);
+    let id = LcoreId::claim().unwrap();
+    let taken = take_all();
+    let balance = pool.balance();
+    // The burst for the lcore's own next visit is in its cache.
+    assert_eq!((taken.len(), balance.free, balance.cached), (896 - 32, 128, 32));
+    let received: Vec<_> = std::iter::from_fn(|| pool.alloc(2).ok()).collect();
+    assert_eq!(received.len(), 128 + 32);
+    assert!(taken[0].duplicate().is_err());
+    drop((taken, received));
+    pool.flush_cache(&id);
+    assert_eq!(pool.balance().free, 1024);
+}
+
+/// While little is left, a receive queue gets its burst and not a whole cache: others receive, too.
+#[test]
+fn the_reserve_is_shared_by_bursts() {
+    let zone = ZoneConfig { pages: PageSize::Small4K, ..ZoneConfig::default() };
+    let config = MempoolConfig { mbufs: 1024, data_room: 64, cache: 256, zone };
+    let pool = Mempool::new(&config).unwrap();
+    let taken: Vec<_> = std::iter::from_fn(|| pool.alloc_spare(1).ok()).collect();
+    assert_eq!(taken.len(), 896);
+    let _id = LcoreId::claim().unwrap();
+    let mut burst = Burst::new();
+    pool.alloc_bulk(&mut burst, 32, 2).unwrap();
+    assert_eq!((pool.balance().free, pool.balance().cached), (96, 0));
+}

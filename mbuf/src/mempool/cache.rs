@@ -59,7 +59,8 @@ impl Cache {
         unsafe { &mut *self.own.get() }
     }
 
-    /// Fills `out`, refilling from `ring` up to `size` where needed: all or nothing.
+    /// Fills `out`, refilling from `ring` where needed: all or nothing. Up to `size`, or by no more than is needed if less than
+    /// `reserve` would be left: that is for others who receive.
     ///
     /// # Safety
     /// The calling thread holds this cache's identity.
@@ -69,11 +70,12 @@ impl Cache {
         out: &mut [MaybeUninit<MetaPtr>],
         ring: &Mpmc<MetaPtr>,
         size: usize,
+        reserve: usize,
     ) -> Result<(), NoMbufs> {
         // SAFETY: by contract.
         let own = unsafe { self.own() };
         if own.len < out.len() {
-            own.refill(out.len(), ring, size)?;
+            own.refill(out.len(), ring, size, reserve)?;
         }
         let rest = own.len - out.len();
         copy(out, &own.slots[rest..own.len]);
@@ -99,6 +101,29 @@ impl Cache {
         self.show(own.len);
     }
 
+    /// Has one mbuf more than a burst, if of the mbufs in `ring` so many are `spare`: up to `size` if they are plenty, or else
+    /// one at a time, so that lcores that look at once take no more than one each beyond what is spare.
+    ///
+    /// # Safety
+    /// As for `take`.
+    pub(super) unsafe fn top_up(
+        &self,
+        spare: usize,
+        ring: &Mpmc<MetaPtr>,
+        size: usize,
+    ) -> Result<(), NoMbufs> {
+        // SAFETY: by contract.
+        let own = unsafe { self.own() };
+        let to = size.max(MAX_BURST + 1);
+        if own.len <= MAX_BURST && spare >= 2 * to {
+            own.fill(to, ring).ok_or(NoMbufs)?;
+        } else if own.len <= MAX_BURST {
+            (spare > 0).then(|| own.fill(own.len + 1, ring)).flatten().ok_or(NoMbufs)?;
+        }
+        self.show(own.len);
+        Ok(())
+    }
+
     /// Gives the oldest mbufs to `ring`, all but `keep`.
     ///
     /// # Safety
@@ -117,12 +142,26 @@ impl Cache {
 }
 
 impl Own {
-    /// Gets `size` mbufs into the cache, or at least `need`.
+    /// Gets `size` mbufs into the cache, or at least `need`. Only that if fewer than `reserve` would be left.
     #[cold]
-    fn refill(&mut self, need: usize, ring: &Mpmc<MetaPtr>, size: usize) -> Result<(), NoMbufs> {
-        let fill = |to: usize| ring.dequeue_bulk(&mut self.slots[self.len..to]).map(|_| to);
-        self.len = [size.max(need), need].into_iter().find_map(fill).ok_or(NoMbufs)?;
-        Ok(())
+    fn refill(
+        &mut self,
+        need: usize,
+        ring: &Mpmc<MetaPtr>,
+        size: usize,
+        reserve: usize,
+    ) -> Result<(), NoMbufs> {
+        let whole = size.max(need);
+        let plenty = reserve == 0 || ring.len() >= reserve + whole;
+        let filled = if plenty { self.fill(whole, ring) } else { None };
+        filled.or_else(|| self.fill(need, ring)).ok_or(NoMbufs)
+    }
+
+    /// Gets mbufs until there are `to`: all or none.
+    fn fill(&mut self, to: usize, ring: &Mpmc<MetaPtr>) -> Option<()> {
+        ring.dequeue_bulk(&mut self.slots[self.len..to])?;
+        self.len = to;
+        Some(())
     }
 
     /// Gives the oldest mbufs to `ring`, all but `keep`.
@@ -196,15 +235,15 @@ mod tests {
         let mut out = [MaybeUninit::uninit(); 4];
         // SAFETY: one thread.
         unsafe {
-            cache.take(&mut out, &ring, 8).unwrap();
+            cache.take(&mut out, &ring, 8, 0).unwrap();
             assert_eq!((numbers(&out), cache.len(), ring.len()), (vec![5, 6, 7, 8], 4, 4));
-            cache.take(&mut out[..3], &ring, 8).unwrap();
+            cache.take(&mut out[..3], &ring, 8, 0).unwrap();
             assert_eq!((cache.len(), ring.len()), (1, 4), "from stock");
-            cache.take(&mut out, &ring, 8).unwrap();
+            cache.take(&mut out, &ring, 8, 0).unwrap();
             assert_eq!((cache.len(), ring.len()), (0, 1), "the ring has not 7 more, but 3");
-            assert_eq!(cache.take(&mut out[..2], &ring, 8), Err(NoMbufs));
+            assert_eq!(cache.take(&mut out[..2], &ring, 8, 0), Err(NoMbufs));
             assert_eq!((cache.len(), ring.len()), (0, 1), "nothing is lost by it");
-            cache.take(&mut out[..1], &ring, 8).unwrap();
+            cache.take(&mut out[..1], &ring, 8, 0).unwrap();
         }
     }
 
@@ -214,7 +253,7 @@ mod tests {
         let mut out = [MaybeUninit::uninit(); MAX_BURST];
         // SAFETY: one thread.
         unsafe {
-            cache.take(&mut out, &ring, 1).unwrap();
+            cache.take(&mut out, &ring, 1, 0).unwrap();
             assert_eq!((cache.len(), ring.len()), (0, 32));
             cache.put(out.assume_init_ref(), &ring, 1);
             assert_eq!((cache.len(), ring.len()), (1, 63));

@@ -86,7 +86,7 @@ impl Reach {
 
     /// A fresh mbuf, filled from byte `at` on.
     fn part(&self, mbuf: &Mbuf<'_>, at: usize) -> Result<Mbuf<'static>, NoMbufs> {
-        let mut part = self.pool.alloc(self.owner)?;
+        let mut part = self.pool.alloc_spare(self.owner)?;
         let want = (mbuf.len() - at).min(part.tailroom());
         let room = part.append(want).ok_or(NoMbufs)?;
         mbuf.copy_to(at, room);

@@ -96,14 +96,14 @@ impl<'t> Segmenter<'t> {
     /// The headers, and `chunk` bytes of the payload behind them.
     fn copy(&self, chunk: usize) -> Result<Mbuf<'static>, NoMbufs> {
         let header = self.headers.payload;
-        let mut segment = self.mbuf.pool().alloc(self.mbuf.port())?;
+        let mut segment = self.mbuf.pool().alloc_spare(self.mbuf.port())?;
         let len = (header + chunk).min(segment.tailroom());
         let room = segment.append(len).ok_or(NoMbufs)?;
         room[..header].copy_from_slice(&self.mbuf.data()[..header]);
         self.mbuf.copy_to(header + self.done, &mut room[header..]);
         let mut copied = len - header;
         while copied < chunk {
-            let mut more = self.mbuf.pool().alloc(self.mbuf.port())?;
+            let mut more = self.mbuf.pool().alloc_spare(self.mbuf.port())?;
             let len = (chunk - copied).min(more.tailroom());
             self.mbuf.copy_to(header + self.done + copied, more.append(len).ok_or(NoMbufs)?);
             segment.chain(more).map_err(|_| NoMbufs)?;

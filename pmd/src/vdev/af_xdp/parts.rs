@@ -71,7 +71,7 @@ impl Parts {
     fn copy(&self, mbuf: &Mbuf<'_>, parts: &mut Burst<'static>) -> Result<(), DropReason> {
         let mut at = 0;
         while at < mbuf.len() {
-            let mut part = self.umem.pool().alloc(self.port).map_err(|_| DropReason::NoMbufs)?;
+            let mut part = self.umem.pool().alloc_spare(self.port).map_err(|_| DropReason::NoMbufs)?;
             let n = (mbuf.len() - at).min(part.tailroom()).min(self.umem.chunk());
             mbuf.copy_to(at, part.append(n).ok_or(DropReason::NoMbufs)?);
             at += n;
