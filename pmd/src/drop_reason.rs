@@ -59,6 +59,8 @@ reasons! {
     NoOutput = "no_output",
     /// The ring to the lcore that owns the receiver is full.
     HandoverFull = "handover_full",
+    /// Of what waits to be sent by other lcores, the port that the packet came in by has its share of mbufs.
+    HandoverQuota = "handover_quota",
     /// The port was removed while the packet was on its way to it.
     PortRemoved = "port_removed",
     /// Malformed tag or a VLAN that the port is no member of.

@@ -72,6 +72,12 @@ pub trait TxQueue: Send {
     /// Ends the turn: whatever is needed so that the receiver looks at what was sent.
     fn flush(&mut self) {}
 
+    /// Whether packets are made to [own](mbuf::Mbuf::own) their bytes by it, as by one that gives them to a device. A flood
+    /// copies borrowed bytes once for all of those. Asked once.
+    fn keeps(&self) -> bool {
+        false
+    }
+
     /// Whether the receiver takes packets at all: link up, queue enabled. Cheap, and only a hint. A multiqueue port's
     /// sender spreads flows over its ready queues.
     fn is_ready(&self) -> bool {

@@ -9,8 +9,9 @@ use pmd::{DropReason, RxQueue, TxQueue};
 use crate::classify::{Classifier, Memo, Verdicts};
 use crate::fdb::Fdb;
 use crate::groups::{Groups, Places};
+use crate::handover::Inlet;
 use crate::hash::KeyedHash;
-use crate::output::{Inlet, Output, SendEnv, TxSlot};
+use crate::output::{Output, SendEnv, TxSlot};
 use crate::stages::{Probe, Stage, Untimed};
 use crate::stats::LcoreTally;
 use crate::verdict::{Action, Verdict};
@@ -198,19 +199,41 @@ impl Forwarder {
         let Some(last) = self.members.iter().rposition(|m| *m != from) else {
             return self.drop_all(burst, from, DropReason::NoOutput);
         };
+        burst.iter_mut().for_each(Mbuf::set_unqueued);
+        let mut owned = None;
         for at in 0..last {
             let number = self.members[at];
             if number != from {
-                let mut shares = Burst::new();
-                for mbuf in burst.iter() {
-                    let pushed = shares.push(mbuf.share());
-                    debug_assert!(pushed.is_ok(), "as many slots as before");
-                }
-                self.tally.input(from).flood_copies.add(shares.len() as u64);
-                self.send(number, &mut shares, from, probe);
+                self.tally.input(from).flood_copies.add(burst.len() as u64);
+                self.send_shares(number, burst, &mut owned, from, probe);
             }
         }
-        self.send(self.members[last], burst, from, probe);
+        let number = self.members[last];
+        if owned.is_some() {
+            self.send_shares(number, burst, &mut owned, from, probe);
+            return burst.clear();
+        }
+        self.send(number, burst, from, probe);
+    }
+
+    /// Sends shares of a flooded burst. Bytes that a guest may still change are copied for the first port that keeps packets;
+    /// what was `owned` then is shared by all of those.
+    fn send_shares<'t>(
+        &mut self,
+        number: u16,
+        burst: &Burst<'t>,
+        owned: &mut Option<Burst<'static>>,
+        from: u16,
+        probe: &mut impl Probe,
+    ) {
+        let output = self.outputs.get_mut(usize::from(number)).and_then(Option::as_mut);
+        if !output.is_some_and(|output| output.keeps(self.turn)) {
+            return self.send(number, &mut share(burst), from, probe);
+        }
+        let owned = owned.get_or_insert_with(|| own_shares(burst));
+        let lost = burst.len() - owned.len();
+        self.tally.input(from).drops[DropReason::NoMbufs as usize].add(lost as u64);
+        self.send(number, &mut share(owned), from, probe);
     }
 
     #[cold]
@@ -221,7 +244,7 @@ impl Forwarder {
 
     /// Whether other lcores handed something over.
     pub(crate) fn has_handovers(&self) -> bool {
-        self.inlets.iter().any(|inlet| !inlet.ring.is_empty())
+        self.inlets.iter().any(|inlet| !inlet.is_empty())
     }
 
     /// Sends what other lcores handed over, a burst from each of them; returns how many packets.
@@ -229,7 +252,7 @@ impl Forwarder {
         let mut count = 0;
         for at in 0..self.inlets.len() {
             let inlet = &mut self.inlets[at];
-            if inlet.ring.is_empty() {
+            if inlet.is_empty() {
                 continue;
             }
             let number = inlet.number;
@@ -259,4 +282,22 @@ impl Forwarder {
             probe.lap(Stage::Publish, 0);
         }
     }
+}
+
+/// Another handle on each packet.
+fn share<'t>(burst: &Burst<'t>) -> Burst<'t> {
+    let mut shares = Burst::new();
+    for mbuf in burst.iter() {
+        let pushed = shares.push(mbuf.share());
+        debug_assert!(pushed.is_ok(), "as many slots as before");
+    }
+    shares
+}
+
+/// Packets of the same bytes that own them, those for which there are mbufs.
+fn own_shares(burst: &Burst<'_>) -> Burst<'static> {
+    let (mut owned, _) = share(burst).own();
+    // Those that were copied are shared by nobody yet, the others are as the flood has marked them.
+    owned.iter_mut().for_each(Mbuf::set_unqueued);
+    owned
 }

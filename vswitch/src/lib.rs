@@ -39,6 +39,7 @@ pub mod fdb;
 mod flow;
 mod forward;
 mod groups;
+mod handover;
 mod hash;
 mod lcore;
 mod mac;

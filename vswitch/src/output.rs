@@ -1,31 +1,28 @@
 //! A port as one lcore sees it: the transmit halves that it owns, and the way to the lcore that owns the others.
 
-use std::sync::Arc;
-
-use mbuf::{Burst, MAX_BURST, Mbuf};
+use mbuf::{Burst, Mbuf};
 use pmd::{DropReason, TxQueue};
-use ring::spsc::{Consumer, Producer};
 
 use crate::flow::{flow_hash, pick};
 use crate::groups::{Groups, Places};
+use crate::handover::Handover;
 use crate::hash::KeyedHash;
-use crate::sleep::Doorbell;
 use crate::stages::{Probe, Stage};
 use crate::stats::InputTally;
-
-/// Packets that fit into the ring from one lcore to a port that another one owns.
-pub(crate) const HANDOVER_CAPACITY: usize = 1024;
 
 /// A transmit half and its number in its port.
 pub(crate) struct TxSlot {
     pub(crate) number: usize,
     pub(crate) queue: Box<dyn TxQueue>,
+    /// See [`TxQueue::keeps`].
+    keeps: bool,
     used: bool,
 }
 
 impl TxSlot {
     pub(crate) fn new(number: usize, queue: Box<dyn TxQueue>) -> Self {
-        Self { number, queue, used: false }
+        let keeps = queue.keeps();
+        Self { number, queue, keeps, used: false }
     }
 
     /// Sends a burst to `port`. What does not fit is dropped at once: no receiver holds up another.
@@ -54,48 +51,6 @@ pub(crate) struct SendEnv<'e> {
     pub(crate) turn: u64,
 }
 
-/// The ring to another lcore.
-pub(crate) struct Handover {
-    ring: Producer<Mbuf<'static>>,
-    /// The other lcore's.
-    bell: Arc<Doorbell>,
-    /// Something was put in since the bell was rung.
-    filled: bool,
-}
-
-impl Handover {
-    pub(crate) fn new(ring: Producer<Mbuf<'static>>, bell: Arc<Doorbell>) -> Self {
-        Self { ring, bell, filled: false }
-    }
-
-    /// Puts a burst in: the packets outlive the turn, so they own their bytes first.
-    fn put(
-        &mut self,
-        burst: &mut Burst<'_>,
-        scratch: &mut Vec<Mbuf<'static>>,
-        tally: &InputTally,
-        probe: &mut impl Probe,
-    ) {
-        let count = burst.len();
-        probe.lap(Stage::Sort, count);
-        let (mut owned, lost) = std::mem::take(burst).own();
-        tally.drops[DropReason::NoMbufs as usize].add(lost as u64);
-        scratch.extend(owned.drain());
-        self.ring.enqueue_burst_from(scratch);
-        tally.drops[DropReason::HandoverFull as usize].add(scratch.len() as u64);
-        scratch.clear();
-        self.filled = true;
-        probe.lap(Stage::HandOver, count);
-    }
-
-    /// Ends a turn: the other lcore looks at what was put in.
-    fn flush(&mut self) {
-        if std::mem::take(&mut self.filled) {
-            self.bell.ring_if_asleep();
-        }
-    }
-}
-
 /// The way to one port.
 pub(crate) struct Output {
     port: u16,
@@ -118,6 +73,15 @@ impl Output {
     /// Whether there is any way to the port. Not to one that only receives.
     pub(crate) fn leads_somewhere(&self) -> bool {
         !self.txs.is_empty() || self.handover.is_some()
+    }
+
+    /// Whether packets that are sent now are made to own their bytes.
+    pub(crate) fn keeps(&mut self, turn: u64) -> bool {
+        self.ask_ready(turn);
+        if self.ready.is_empty() {
+            return self.handover.is_some();
+        }
+        self.ready.iter().any(|at| self.txs[*at].keeps)
     }
 
     /// Whether this is the port's first use in this turn.
@@ -206,22 +170,5 @@ impl Output {
     /// Gives up the halves. The ring's other end keeps what is in it.
     pub(crate) fn into_txs(self) -> Vec<TxSlot> {
         self.txs
-    }
-}
-
-/// The receiving end of a hand-over ring: packets to a port that this lcore owns.
-pub(crate) struct Inlet {
-    pub(crate) number: u16,
-    pub(crate) ring: Consumer<Mbuf<'static>>,
-}
-
-impl Inlet {
-    /// Takes out up to a burst.
-    pub(crate) fn take(&mut self, burst: &mut Burst<'static>, scratch: &mut Vec<Mbuf<'static>>) {
-        self.ring.dequeue_burst_into(scratch, MAX_BURST);
-        for mbuf in scratch.drain(..) {
-            let pushed = burst.push(mbuf);
-            debug_assert!(pushed.is_ok(), "a burst was taken at most");
-        }
     }
 }

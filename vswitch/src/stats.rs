@@ -6,6 +6,7 @@ use crossbeam_utils::CachePadded;
 use pmd::{Counter, DropReason, PortCounters, QueueCounters};
 
 use crate::fdb::{FdbStats, Learn};
+use crate::handover::Account;
 use crate::stages::StageTallies;
 use crate::{MAX_PORTS, PortId};
 
@@ -56,6 +57,8 @@ pub(crate) struct LcoreTally {
     /// Written only while that is asked for.
     pub(crate) stages: StageTallies,
     inputs: Box<[CachePadded<InputTally>]>,
+    /// What waits in its hand-over rings. Other lcores take off from it.
+    pub(crate) waiting: Account,
 }
 
 impl LcoreTally {
@@ -68,6 +71,7 @@ impl LcoreTally {
             learn: LearnTally::default(),
             stages: StageTallies::default(),
             inputs: (0..MAX_PORTS).map(|_| CachePadded::default()).collect(),
+            waiting: Account::default(),
         }))
     }
 

@@ -6,12 +6,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use pmd::{PortCounters, Queues, RxQueue, TxQueue};
-use ring::Capacity;
 
 use crate::fdb::{Fdb, FdbConfig};
 use crate::forward::Input;
+use crate::handover::{self, Inlet};
 use crate::lcore::{Command, Common, Lcore, Parts};
-use crate::output::{HANDOVER_CAPACITY, Handover, Inlet, Output, TxSlot};
+use crate::output::{Output, TxSlot};
 use crate::ports::{PortInfo, PortRecord, State};
 use crate::stages::LcoreStages;
 use crate::stats::SwitchStats;
@@ -300,9 +300,10 @@ impl Switch {
         for (at, txs) in txs.into_iter().enumerate() {
             let mut handover = None;
             if let Some(owner) = owner.filter(|owner| *owner != at) {
-                let (to, from) = ring::spsc::channel(Capacity::PowerOfTwo(HANDOVER_CAPACITY))?;
-                inlets.push(Inlet { number: id.number(), ring: from });
-                handover = Some(Handover::new(to, Arc::clone(&self.lcores.all[owner].end.bell)));
+                let (from, to) = (&self.lcores.all[at].end, &self.lcores.all[owner].end);
+                let (way, inlet) = handover::channel(id.number(), &from.tally, &to.bell)?;
+                inlets.push(inlet);
+                handover = Some(way);
             }
             outputs.push((Output::new(id.number(), txs, handover), Vec::new()));
         }
@@ -393,13 +394,7 @@ impl Parts {
 
     /// Drops what is in the rings to the port; no lcore can put more in. Returns how many packets.
     fn drain_inlets(&mut self) -> u64 {
-        let mut lost = 0;
-        for inlet in &mut self.inlets {
-            while inlet.ring.pop().is_some() {
-                lost += 1;
-            }
-        }
-        lost
+        self.inlets.iter_mut().map(Inlet::drain).sum()
     }
 
     /// The halves, in the order in which they were attached.

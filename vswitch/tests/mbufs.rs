@@ -109,7 +109,9 @@ fn a10_floods_of_long_frames_own_their_bytes_once() {
         eventually("the hog's were taken", || crowd.hog.waiting() == 0);
     });
     crowd.net.settle();
-    assert_eq!(crowd.slow().iter().map(Port::packets).min(), crowd.slow().iter().map(Port::packets).max());
+    // The first has the victim's, too.
+    let got: Vec<_> = crowd.slow()[1..].iter().map(Port::packets).collect();
+    assert!(got[0] > 16 && got.iter().all(|n| *n == got[0]), "{got:?}");
     crowd.hog_pays();
     crowd.victim_is_served();
     crowd.net.settle();

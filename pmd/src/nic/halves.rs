@@ -77,6 +77,10 @@ impl<T: TxRing> TxQueue for NicTx<T> {
         self.slot.run_soon(TxRing::flush);
     }
 
+    fn keeps(&self) -> bool {
+        true
+    }
+
     fn is_ready(&self) -> bool {
         self.slot.is_ready()
     }

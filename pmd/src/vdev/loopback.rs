@@ -179,6 +179,10 @@ impl TxQueue for LoopbackTx {
         drop_all(burst, &self.counters, reason);
     }
 
+    fn keeps(&self) -> bool {
+        true
+    }
+
     fn is_ready(&self) -> bool {
         self.life.is_alive() && self.peer.is_alive()
     }

@@ -117,6 +117,10 @@ impl TxQueue for AfPacketTx {
         drop_all(burst, &self.counters, reason);
     }
 
+    fn keeps(&self) -> bool {
+        true
+    }
+
     fn is_ready(&self) -> bool {
         self.life.is_alive()
     }
