@@ -359,13 +359,11 @@ impl Mempool {
     #[inline]
     pub fn turn_over<const N: usize, const KEEP: usize>(&self) {
         let mut kept = [const { MaybeUninit::uninit() }; KEEP];
-        let own = self.own_cache();
+        let (own, size) = (self.own_cache(), self.cache_size);
         for chunk in kept.as_chunks_mut::<N>().0 {
             let taken = match own {
                 // SAFETY: this thread holds the cache's identity.
-                Some(cache) => {
-                    unsafe { cache.take(chunk, &self.ring, self.cache_size, self.reserve) }.is_ok()
-                }
+                Some(cache) => unsafe { cache.take(chunk, &self.ring, size, self.reserve) }.is_ok(),
                 // In line, as `rte_mempool` has it; what packets go by is a call, `take_shared`.
                 None => self.ring.dequeue_bulk(chunk).is_some(),
             };
