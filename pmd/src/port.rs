@@ -30,6 +30,12 @@ pub trait RxQueue: Send {
     /// newest few a moment later.
     fn complete(&mut self) {}
 
+    /// Asks for at most `packets` in each burst from now on, 1 to [`MAX_BURST`](mbuf::MAX_BURST): they cost much to forward, and
+    /// others wait meanwhile. A wish: queues whose packets are never long need not know of it.
+    fn limit_bursts(&mut self, packets: usize) {
+        let _ = packets;
+    }
+
     /// Whether packets can come at all: link up, queue enabled. Cheap, and only a hint.
     fn is_ready(&self) -> bool {
         true

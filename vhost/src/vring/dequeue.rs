@@ -58,6 +58,8 @@ pub(crate) struct GuestTx {
     in_hand: usize,
     /// Polls in a row that found nothing, while the guest does not see yet all that it got back.
     late: u32,
+    /// Packets that a burst may have; see [`RxQueue::limit_bursts`].
+    most: usize,
 }
 
 impl GuestTx {
@@ -78,6 +80,7 @@ impl GuestTx {
             held: [Buffer::NONE; MAX_BURST],
             in_hand: 0,
             late: 0,
+            most: MAX_BURST,
         }
     }
 }
@@ -89,7 +92,7 @@ impl RxQueue for GuestTx {
         if self.slot.state() == State::Stopped {
             return 0;
         }
-        let Self { slot, env, counters, announce, pieces, rests, held, in_hand, late } = self;
+        let Self { slot, env, counters, announce, pieces, rests, held, in_hand, late, most } = self;
         let Some(mut inside) = slot.try_enter() else { return 0 };
         // Asked again inside: the control plane changes it inside, and acknowledges afterwards.
         let state = slot.state();
@@ -98,7 +101,8 @@ impl RxQueue for GuestTx {
             return 0;
         }
         let before = burst.len();
-        let turn = Turn { terms: *terms, view, long, env, counters, held, pieces, rests: rests.iter_mut() };
+        let (rests, most) = (rests.iter_mut(), *most);
+        let turn = Turn { terms: *terms, view, long, env, counters, held, pieces, rests, most };
         let (taken, outcome) = match ring {
             Ring::Split(ring) => turn.run(ring, burst),
             Ring::Packed(ring) => turn.run(ring, burst),
@@ -147,6 +151,10 @@ impl RxQueue for GuestTx {
         if let Err(fault) = outcome {
             self.slot.latch(fault);
         }
+    }
+
+    fn limit_bursts(&mut self, packets: usize) {
+        self.most = packets.clamp(1, MAX_BURST);
     }
 
     fn is_ready(&self) -> bool {
@@ -199,6 +207,8 @@ struct Turn<'r, 't> {
     pieces: &'t mut [TailSegment],
     /// Room for what plain frames leave behind.
     rests: IterMut<'t, TailSegment>,
+    /// Packets that the burst may have.
+    most: usize,
 }
 
 /// What the first pass found out about a frame.
@@ -226,7 +236,7 @@ impl<'t> Turn<'_, 't> {
     #[inline]
     fn run<F: Available>(mut self, ring: &mut F, burst: &mut Burst<'t>) -> (usize, Result<(), Fault>) {
         let mut found = [Found { len: 0, lies: Lies::Scattered }; MAX_BURST];
-        let (n, outcome) = self.look(ring, &mut found[..burst.room()]);
+        let (n, outcome) = self.look(ring, &mut found[..burst.room().min(self.most)]);
         if n == 0 {
             return (0, outcome);
         }
