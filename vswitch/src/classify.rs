@@ -6,6 +6,7 @@ use pmd::DropReason;
 use crate::fdb::{Fdb, Learn, Reader, key_of};
 use crate::stats::LearnTally;
 use crate::verdict::Verdict;
+use crate::weight::Scale;
 use crate::{Mac, PortId};
 
 /// No packet's address: beyond the bits that a key has.
@@ -52,6 +53,16 @@ pub(crate) enum Verdicts {
     Same(Verdict),
     /// One each.
     Each([Verdict; MAX_BURST]),
+}
+
+impl Verdicts {
+    /// On the packet at `at`.
+    pub(crate) fn of(&self, at: usize) -> Verdict {
+        match self {
+            Self::Same(verdict) => *verdict,
+            Self::Each(verdicts) => verdicts[at],
+        }
+    }
 }
 
 /// Who looks, and at what time.
@@ -132,13 +143,14 @@ impl Addresses {
 }
 
 impl Classifier<'_> {
-    /// Learns the senders of a burst and says where its packets go.
+    /// Learns the senders of a burst and says where its packets go. `scale` weighs them: they are looked at anyway.
     #[inline(always)]
-    pub(crate) fn classify(&self, burst: &[Mbuf<'_>], memo: &mut Memo) -> Verdicts {
+    pub(crate) fn classify(&self, burst: &[Mbuf<'_>], memo: &mut Memo, scale: &mut Scale) -> Verdicts {
         memo.renew(self.fdb.epoch(), self.now_s);
         let mut seen = Addresses { dst: [0; MAX_BURST], src: [0; MAX_BURST], new_dst: 0, new_src: 0 };
         for (at, mbuf) in burst.iter().enumerate().take(MAX_BURST) {
             let (dst, src) = addresses(mbuf.data());
+            scale.add(mbuf);
             (seen.dst[at], seen.src[at]) = (dst, src);
             seen.new_dst |= u32::from(dst != memo.dst) << at;
             seen.new_src |= u32::from(src != memo.src) << at;

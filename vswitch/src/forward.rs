@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
-use mbuf::{Burst, MAX_BURST, Mbuf};
+use mbuf::{Burst, GsoKind, MAX_BURST, Mbuf};
+use pmd::offload::{Adapted, OffloadSet, Segmenter, adapt};
 use pmd::{DropReason, RxQueue, TxQueue};
 
 use crate::classify::{Classifier, Memo, Verdicts};
@@ -12,9 +13,11 @@ use crate::groups::{Groups, Places};
 use crate::handover::Inlet;
 use crate::hash::KeyedHash;
 use crate::output::{Output, SendEnv, TxSlot};
+use crate::pause::{NoPause, Pause};
 use crate::stages::{Probe, Stage, Untimed};
 use crate::stats::LcoreTally;
 use crate::verdict::{Action, Verdict};
+use crate::weight::{Piece, Scale, weight_of};
 use crate::{MAX_PORTS, PortId};
 
 /// A receive half, and what is remembered from its last packet.
@@ -27,6 +30,8 @@ pub struct Input {
     pub(crate) watched: bool,
     /// See [`RxQueue::reflects`].
     reflects: bool,
+    /// It was asked for shorter bursts.
+    limited: bool,
 }
 
 impl Input {
@@ -34,7 +39,19 @@ impl Input {
     #[must_use]
     pub fn new(port: PortId, number: usize, queue: Box<dyn RxQueue>) -> Self {
         let reflects = queue.reflects();
-        Self { port, number, queue, memo: Memo::default(), watched: false, reflects }
+        Self { port, number, queue, memo: Memo::default(), watched: false, reflects, limited: false }
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limited
+    }
+
+    /// See [`RxQueue::limit_bursts`].
+    #[cold]
+    pub(crate) fn limit_bursts(&mut self, packets: usize) {
+        self.limited = packets < MAX_BURST;
+        self.queue.limit_bursts(packets);
     }
 }
 
@@ -54,6 +71,8 @@ pub struct Forwarder {
     scratch: Vec<Mbuf<'static>>,
     turn: u64,
     now_s: u32,
+    /// What was forwarded since this was last taken, if it was much: by [weight](crate::weight).
+    work: u64,
 }
 
 impl Forwarder {
@@ -76,6 +95,7 @@ impl Forwarder {
             scratch: Vec::with_capacity(MAX_BURST),
             turn: 0,
             now_s: 0,
+            work: 0,
         }
     }
 
@@ -112,11 +132,16 @@ impl Forwarder {
     /// Takes one burst from `input`, forwards it and gives the sender its buffers back; returns how many packets came.
     #[inline(always)]
     pub fn poll(&mut self, input: &mut Input) -> usize {
-        self.poll_with(input, &mut Untimed)
+        self.poll_with(input, &mut Untimed, &mut NoPause)
     }
 
     #[inline(always)]
-    pub(crate) fn poll_with(&mut self, input: &mut Input, probe: &mut impl Probe) -> usize {
+    pub(crate) fn poll_with(
+        &mut self,
+        input: &mut Input,
+        probe: &mut impl Probe,
+        pause: &mut impl Pause,
+    ) -> usize {
         let mut burst = Burst::new();
         let count = input.queue.rx_burst(&mut burst);
         if count == 0 {
@@ -124,7 +149,7 @@ impl Forwarder {
             return 0;
         }
         probe.lap(Stage::Receive(input.port.number()), count);
-        self.forward(&mut burst, input.port, input.reflects, &mut input.memo, probe);
+        self.forward(&mut burst, input.port, input.reflects, &mut input.memo, probe, pause);
         drop(burst);
         probe.lap(Stage::Sort, 0);
         input.queue.complete();
@@ -141,15 +166,45 @@ impl Forwarder {
         reflects: bool,
         memo: &mut Memo,
         probe: &mut impl Probe,
+        pause: &mut impl Pause,
     ) {
         let (tally, now_s) = (&self.tally.learn, self.now_s);
         let classifier = Classifier { fdb: &self.fdb, tally, port, now_s, reflects };
-        let verdicts = classifier.classify(burst, memo);
+        let mut scale = Scale::default();
+        let verdicts = classifier.classify(burst, memo, &mut scale);
         probe.lap(Stage::LookUp, burst.len());
-        match verdicts {
-            Verdicts::Same(verdict) => self.carry_out(verdict, burst, port, probe),
-            Verdicts::Each(verdicts) => self.sort_and_send(&verdicts, burst, port, probe),
+        if scale.is_heavy() {
+            return self.forward_pieces(&verdicts, burst, port, probe, pause);
         }
+        match verdicts {
+            Verdicts::Same(verdict) => self.carry_out(verdict, burst, port, probe, pause),
+            Verdicts::Each(verdicts) => self.sort_and_send(&verdicts, burst, port, probe, pause),
+        }
+    }
+
+    /// The second pass over a burst that may take long: piece by piece, with pauses between.
+    #[inline(never)]
+    fn forward_pieces(
+        &mut self,
+        verdicts: &Verdicts,
+        burst: &mut Burst<'_>,
+        port: PortId,
+        probe: &mut impl Probe,
+        pause: &mut impl Pause,
+    ) {
+        let (mut piece, mut piece_verdicts) = (Piece::default(), [Verdict::FLOOD; MAX_BURST]);
+        for (at, mbuf) in burst.drain().enumerate() {
+            if piece.is_full_for(&mbuf) {
+                let mut full = std::mem::take(&mut piece);
+                self.work += full.weight as u64;
+                self.sort_and_send(&piece_verdicts, &mut full.burst, port, probe, pause);
+                pause.pause(self, probe);
+            }
+            piece_verdicts[piece.burst.len()] = verdicts.of(at);
+            piece.push(mbuf);
+        }
+        self.work += piece.weight as u64;
+        self.sort_and_send(&piece_verdicts, &mut piece.burst, port, probe, pause);
     }
 
     /// One burst for each verdict; packets of one flow have one verdict and keep their order.
@@ -160,21 +215,29 @@ impl Forwarder {
         burst: &mut Burst<'_>,
         port: PortId,
         probe: &mut impl Probe,
+        pause: &mut impl Pause,
     ) {
         let mut groups = Groups::new();
         for (mbuf, verdict) in burst.drain().zip(verdicts) {
             groups.push(&mut self.places, verdict.to_word(), mbuf);
         }
         for (word, group) in groups.iter_mut() {
-            self.carry_out(Verdict::from_word(word), group, port, probe);
+            self.carry_out(Verdict::from_word(word), group, port, probe, pause);
         }
     }
 
     #[inline(always)]
-    fn carry_out(&mut self, verdict: Verdict, burst: &mut Burst<'_>, from: PortId, probe: &mut impl Probe) {
+    fn carry_out(
+        &mut self,
+        verdict: Verdict,
+        burst: &mut Burst<'_>,
+        from: PortId,
+        probe: &mut impl Probe,
+        pause: &mut impl Pause,
+    ) {
         match verdict.action() {
             Action::Port(number) => self.send(number, burst, from.number(), probe),
-            Action::Flood => self.flood(burst, from.number(), probe),
+            Action::Flood => self.flood_all(burst, from.number(), probe, pause),
             Action::Drop(reason) => self.drop_all(burst, from.number(), reason),
         }
     }
@@ -193,27 +256,80 @@ impl Forwarder {
         output.send(burst, &mut env, self.tally.input(from), probe);
     }
 
-    /// To all ports but the one it came from: shares to all but the last, which gets the packets themselves.
+    /// To all ports but the one it came from. What some of them would have to cut is cut once, for all.
     #[inline(never)]
-    fn flood(&mut self, burst: &mut Burst<'_>, from: u16, probe: &mut impl Probe) {
+    fn flood_all(
+        &mut self,
+        burst: &mut Burst<'_>,
+        from: u16,
+        probe: &mut impl Probe,
+        pause: &mut impl Pause,
+    ) {
+        let is_cut = |mbuf: &Mbuf<'_>| mbuf.offload().gso != GsoKind::None;
+        if !burst.iter().any(is_cut) || self.members.iter().filter(|m| **m != from).count() < 2 {
+            return self.flood(burst, from, probe, pause);
+        }
+        for mbuf in burst.drain() {
+            match adapt(mbuf, OffloadSet::NONE) {
+                Ok(Adapted::One(mbuf)) => {
+                    let mut one = Burst::new();
+                    let pushed = one.push(mbuf);
+                    debug_assert!(pushed.is_ok(), "the first");
+                    self.flood(&mut one, from, probe, pause);
+                }
+                Ok(Adapted::Many(segments)) => self.flood_segments(segments, from, probe, pause),
+                Err(reason) => self.tally.input(from).drops[reason as usize].add(1),
+            }
+        }
+    }
+
+    /// Floods what a packet is cut into. Each segment beyond the first counts as a copy that the flood made.
+    fn flood_segments(
+        &mut self,
+        mut segments: Segmenter<'_>,
+        from: u16,
+        probe: &mut impl Probe,
+        pause: &mut impl Pause,
+    ) {
+        let mut copies = 0;
+        while segments.remaining() > 0 {
+            let mut burst = Burst::new();
+            let filled = segments.fill(&mut burst);
+            copies += burst.len() as u64;
+            self.flood(&mut burst, from, probe, pause);
+            if filled.is_err() {
+                self.tally.input(from).drops[DropReason::NoMbufs as usize].add(1);
+                copies += 1;
+                break;
+            }
+        }
+        self.tally.input(from).flood_copies.add(copies - 1);
+    }
+
+    /// Shares to all but the last, which gets the packets themselves.
+    fn flood(&mut self, burst: &mut Burst<'_>, from: u16, probe: &mut impl Probe, pause: &mut impl Pause) {
         let Some(last) = self.members.iter().rposition(|m| *m != from) else {
             return self.drop_all(burst, from, DropReason::NoOutput);
         };
         burst.iter_mut().for_each(Mbuf::set_unqueued);
-        let mut owned = None;
+        let (mut owned, weight) = (None, weight_of(burst));
         for at in 0..last {
             let number = self.members[at];
             if number != from {
                 self.tally.input(from).flood_copies.add(burst.len() as u64);
                 self.send_shares(number, burst, &mut owned, from, probe);
+                self.work += weight;
+                pause.pause(self, probe);
             }
         }
         let number = self.members[last];
         if owned.is_some() {
             self.send_shares(number, burst, &mut owned, from, probe);
-            return burst.clear();
+            burst.clear();
+        } else {
+            self.send(number, burst, from, probe);
         }
-        self.send(number, burst, from, probe);
+        pause.pause(self, probe);
     }
 
     /// Sends shares of a flooded burst. Bytes that a guest may still change are copied for the first port that keeps packets;
@@ -247,12 +363,13 @@ impl Forwarder {
         self.inlets.iter().any(|inlet| !inlet.is_empty())
     }
 
-    /// Sends what other lcores handed over, a burst from each of them; returns how many packets.
-    pub(crate) fn take_handovers(&mut self, probe: &mut impl Probe) -> usize {
+    /// Sends what other lcores handed over, a burst from each of them; returns how many packets. What is long is sent in
+    /// pieces, and its ring pays back by turns: the rings of others, and receive queues, do not wait for it.
+    pub(crate) fn take_handovers(&mut self, probe: &mut impl Probe, pause: &mut impl Pause) -> usize {
         let mut count = 0;
         for at in 0..self.inlets.len() {
             let inlet = &mut self.inlets[at];
-            if inlet.is_empty() {
+            if inlet.is_empty() || inlet.pays_back() {
                 continue;
             }
             let number = inlet.number;
@@ -260,10 +377,49 @@ impl Forwarder {
             inlet.take(&mut burst, &mut self.scratch);
             count += burst.len();
             probe.lap(Stage::TakeOver, burst.len());
-            // Only an output with halves of its own has inlets: `send` counts nothing against the port that is named here.
-            self.send(number, &mut burst, number, probe);
+            // Only an output with queues of its own has inlets: `send` counts nothing against the port that is named here.
+            if burst.iter().fold(Scale::default(), Scale::with).is_heavy() {
+                self.send_pieces(at, &mut burst, probe, pause);
+            } else {
+                self.send(number, &mut burst, number, probe);
+            }
         }
         count
+    }
+
+    /// Sends a burst out of an inlet that may take long.
+    #[inline(never)]
+    fn send_pieces(
+        &mut self,
+        at: usize,
+        burst: &mut Burst<'static>,
+        probe: &mut impl Probe,
+        pause: &mut impl Pause,
+    ) {
+        let number = self.inlets[at].number;
+        self.inlets[at].overdraw(weight_of(burst));
+        let mut piece = Piece::default();
+        for mbuf in burst.drain() {
+            if piece.is_full_for(&mbuf) {
+                let mut full = std::mem::take(&mut piece);
+                self.send(number, &mut full.burst, number, probe);
+                pause.pause(self, probe);
+            }
+            piece.push(mbuf);
+        }
+        self.send(number, &mut piece.burst, number, probe);
+        pause.pause(self, probe);
+    }
+
+    /// What was forwarded since the last call, if it was much: in bytes, see [`weight`](crate::weight).
+    #[inline(always)]
+    pub(crate) fn take_work(&mut self) -> u64 {
+        std::mem::take(&mut self.work)
+    }
+
+    /// Gives back what was taken.
+    pub(crate) fn add_work(&mut self, work: u64) {
+        self.work += work;
     }
 
     /// Ends a turn: receivers that got something are told.

@@ -14,6 +14,7 @@ use pmd::DropReason;
 use ring::spsc::{Consumer, Producer};
 
 use crate::MAX_PORTS;
+use crate::roster::BUDGET;
 use crate::sleep::Doorbell;
 use crate::stages::{Probe, Stage};
 use crate::stats::{InputTally, LcoreTally};
@@ -88,7 +89,7 @@ pub(crate) fn channel(
 ) -> Result<(Handover, Inlet), ring::RingError> {
     let (to, from) = ring::spsc::channel(ring::Capacity::PowerOfTwo(HANDOVER_CAPACITY))?;
     let handover = Handover { ring: to, tally: Arc::clone(tally), bell: Arc::clone(bell), filled: false };
-    Ok((handover, Inlet { number, ring: from, tally: Arc::clone(tally) }))
+    Ok((handover, Inlet { number, ring: from, tally: Arc::clone(tally), debt: 0 }))
 }
 
 impl Handover {
@@ -151,12 +152,27 @@ pub(crate) struct Inlet {
     ring: Consumer<Mbuf<'static>>,
     /// Has the account of the lcore that fills it.
     tally: Arc<CachePadded<LcoreTally>>,
+    /// By how much its last bursts were more than its share of the turns; see [`BUDGET`].
+    debt: u64,
 }
 
 impl Inlet {
     /// Whether nothing waits in it.
     pub(crate) fn is_empty(&self) -> bool {
         self.ring.is_empty()
+    }
+
+    /// Whether it is passed over in this turn, for what it had in others.
+    #[inline(always)]
+    pub(crate) fn pays_back(&mut self) -> bool {
+        let pays = self.debt != 0;
+        self.debt = self.debt.saturating_sub(BUDGET);
+        pays
+    }
+
+    /// Notes what a burst out of it costs.
+    pub(crate) fn overdraw(&mut self, cost: u64) {
+        self.debt = cost.saturating_sub(BUDGET);
     }
 
     /// Takes out up to a burst.

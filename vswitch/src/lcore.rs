@@ -15,6 +15,7 @@ use crate::handover::Inlet;
 use crate::mailbox::Mailbox;
 use crate::meter::Meter;
 use crate::output::{Output, TxSlot};
+use crate::pause::Others;
 use crate::roster::Roster;
 use crate::sleep::{Doorbell, Patience, Sleeper};
 use crate::stages::{Laps, Probe, Untimed};
@@ -198,7 +199,6 @@ struct Turner {
     sleeper: Sleeper,
     patience: Patience,
     empty_turns: u32,
-    turns: u32,
     /// Cycles are counted by stage.
     timed: bool,
     stopped: bool,
@@ -232,7 +232,6 @@ impl Turner {
             sleeper,
             patience: Patience::default(),
             empty_turns: 0,
-            turns: 0,
             timed: false,
             stopped: false,
         }
@@ -268,24 +267,37 @@ impl Turner {
         }
     }
 
-    /// One turn: a burst from each receive half, then what others handed over, then receivers are told.
+    /// One turn: a burst from each receive queue, then what others handed over, then receivers are told.
     #[inline(always)]
     fn turn(&mut self, probe: &mut impl Probe) -> usize {
         probe.begin();
-        self.turns = self.turns.wrapping_add(1);
         let mut packets = 0;
-        for i in 0..self.roster.begin(self.turns, self.empty_turns == 0) {
-            let at = self.roster.visit(i);
-            let count = self.forwarder.poll_with(&mut self.inputs[at], probe);
-            self.roster.note(at, count);
-            packets += count;
+        for i in 0..self.roster.begin(self.empty_turns == 0) {
+            if let Some(at) = self.roster.visit(i) {
+                packets += self.visit(at, probe);
+            }
         }
-        self.roster.end();
-        packets += self.forwarder.take_handovers(probe);
+        self.roster.end(packets);
+        let Self { inputs, roster, forwarder, .. } = self;
+        let mut others = Others::all(inputs, roster);
+        packets += forwarder.take_handovers(probe, &mut others) + others.packets;
         self.forwarder.end_turn_with(probe);
         self.tally.polls.add(1);
         self.tally.packets.add(packets as u64);
         packets
+    }
+
+    /// A burst from the receive queue at `at`, and from others if that takes long; returns how many packets.
+    #[inline(always)]
+    fn visit(&mut self, at: usize, probe: &mut impl Probe) -> usize {
+        let Self { inputs, roster, forwarder, .. } = self;
+        let Some((input, mut others)) = Others::than(at, inputs, roster) else { return 0 };
+        let count = forwarder.poll_with(input, probe, &mut others);
+        others.account(forwarder, input, at, count);
+        if count != 0 {
+            others.visited(forwarder, probe);
+        }
+        count + others.packets
     }
 
     /// Spins, lets others run, sleeps: the longer nothing comes, the more.

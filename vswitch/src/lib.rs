@@ -4,12 +4,16 @@
 //! ([`pmd::RxQueue`], [`pmd::TxQueue`]) and nothing of what is behind them.
 //!
 //! # One turn
-//! `Turner::turn` visits each of its lcore's receive halves once; [`Forwarder::poll`] takes a burst from it and makes two
-//! passes. `Classifier::classify` reads each packet's addresses, learns the source and looks the destination up in the
-//! [`Fdb`]. `Forwarder::sort_and_send` sorts the burst by output (not needed when all goes to one, the usual
-//! case) and sends. What a receiver cannot take is dropped there and then. After that the sender gets its buffers back
+//! `Turner::turn` visits each of its lcore's receive queues once, idle ones by time (`roster`); [`Forwarder::poll`] takes a
+//! burst from it and makes two passes. `Classifier::classify` reads each packet's addresses, learns the source and looks the
+//! destination up in the [`Fdb`]. `Forwarder::sort_and_send` sorts the burst by output (not needed when all goes to one, the
+//! usual case) and sends. What a receiver cannot take is dropped there and then. After that the sender gets its buffers back
 //! (`complete`); at the end of the turn each receiver that got something is told (`flush`). Where an output belongs to
-//! another lcore, packets are made to own their bytes and go through a ring ([`ring::spsc`]).
+//! another lcore, packets are made to own their bytes and go through a ring ([`ring::spsc`]), in which a source port may have so
+//! many mbufs (`handover`).
+//!
+//! A burst of long packets is forwarded in pieces (`weight`), and between them, and between the ports of a flood, others are
+//! looked at if it is time (`pause`). Whoever cost more than a visit's budget pays back by turns without one.
 //!
 //! # Counting
 //! Every packet that came in was sent, or is counted under a [reason](pmd::DropReason); a flood counts its copies. At a
@@ -46,6 +50,7 @@ mod mac;
 mod mailbox;
 mod meter;
 mod output;
+mod pause;
 mod port_id;
 mod ports;
 mod roster;
@@ -56,6 +61,7 @@ mod switch;
 mod timer;
 mod verdict;
 mod view;
+mod weight;
 
 pub use clock::Clock;
 pub use cpu::cycles_per_us;

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 use mbuf::{
-    Burst, Checksum, GsoKind, Mbuf, Mempool, MempoolConfig, Offload, PageSize, TailSegment, ZoneConfig,
+    Burst, Checksum, GsoKind, MAX_BURST, Mbuf, Mempool, MempoolConfig, Offload, PageSize, TailSegment,
+    ZoneConfig,
 };
 use pmd::offload::{Adapted, OffloadSet, adapt};
 use pmd::{DropReason, PortCounters, QueueCounters, Queues, RxQueue, TxQueue};
@@ -95,6 +96,7 @@ struct Rx {
     counters: Arc<CachePadded<QueueCounters>>,
     work: Arc<AtomicU64>,
     last: Option<(u64, Instant)>,
+    most: usize,
 }
 
 impl Rx {
@@ -117,7 +119,7 @@ impl RxQueue for Rx {
     fn rx_burst<'t>(&'t mut self, burst: &mut Burst<'t>) -> usize {
         self.note_visit();
         let mut count = 0;
-        while burst.room() > 0
+        while count < self.most.min(burst.room() + count)
             && let Some(frame) = self.next()
         {
             let Ok(mut mbuf) = self.pool.alloc(self.port) else {
@@ -136,6 +138,10 @@ impl RxQueue for Rx {
             count += 1;
         }
         count
+    }
+
+    fn limit_bursts(&mut self, packets: usize) {
+        self.most = packets;
     }
 }
 
@@ -265,6 +271,7 @@ impl Net {
             counters: Arc::clone(&counters.rx[0]),
             work: Arc::clone(&work),
             last: None,
+            most: MAX_BURST,
         };
         let memory = vec![0; 1 << 17].into_boxed_slice();
         let tx =
