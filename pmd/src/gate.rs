@@ -6,12 +6,13 @@ use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use core::sync::atomic::Ordering;
+
+use crate::sync::{AtomicBool, wait};
 
 /// A value of which one thread at a time is the owner. The data plane enters once per burst and never waits; the control
 /// plane waits until the burst in progress is over.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Gate<T> {
     inside: AtomicBool,
     value: UnsafeCell<T>,
@@ -20,10 +21,16 @@ pub struct Gate<T> {
 // SAFETY: the value is reached only by who holds `inside`, one thread at a time.
 unsafe impl<T: Send> Sync for Gate<T> {}
 
+impl<T: Default> Default for Gate<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
 impl<T> Gate<T> {
     /// With nobody inside.
     #[must_use]
-    pub const fn new(value: T) -> Self {
+    pub fn new(value: T) -> Self {
         Self { inside: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 
@@ -55,7 +62,7 @@ impl<T> Gate<T> {
             if let Some(inside) = self.try_enter() {
                 return inside;
             }
-            if round < 100 { std::thread::yield_now() } else { std::thread::sleep(Duration::from_micros(20)) }
+            wait(round);
         }
         unreachable!("the loop ends only by returning")
     }
@@ -102,7 +109,7 @@ impl<T> Drop for Inside<'_, T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::sync::Arc;

@@ -35,6 +35,7 @@
 
 #![forbid(unsafe_code)]
 
+mod asleep;
 mod classify;
 mod clock;
 mod cpu;
@@ -58,6 +59,7 @@ mod sleep;
 mod stages;
 mod stats;
 mod switch;
+mod sync;
 mod timer;
 mod verdict;
 mod view;

@@ -1,8 +1,10 @@
 //! How the control path speaks to an lcore: commands in a box that the lcore looks at between turns.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError, TryLockError};
+use std::sync::atomic::Ordering;
+use std::sync::{PoisonError, TryLockError};
+
+use crate::sync::{AtomicBool, Mutex};
 
 /// One lcore's mailbox.
 #[derive(Debug)]
@@ -13,7 +15,7 @@ pub(crate) struct Mailbox<C> {
 
 impl<C> Default for Mailbox<C> {
     fn default() -> Self {
-        Self { posted: AtomicBool::new(false), queue: Mutex::default() }
+        Self { posted: AtomicBool::new(false), queue: Mutex::new(VecDeque::new()) }
     }
 }
 
@@ -51,7 +53,7 @@ impl<C> Mailbox<C> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::sync::Arc;

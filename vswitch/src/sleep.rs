@@ -12,12 +12,13 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
 
 use pmd::RxQueue;
 use pmd::alarm::Alarm;
 use rustix::event::{Timespec, epoll};
+
+use crate::asleep::Asleep;
 
 /// The longest sleep, so that statistics are never older; and what a peer that fails to signal costs its own packets.
 const LONGEST: Duration = Duration::from_millis(10);
@@ -30,7 +31,7 @@ const SIGNALLED: u64 = 1;
 /// By which others wake an lcore.
 #[derive(Debug)]
 pub(crate) struct Doorbell {
-    asleep: AtomicBool,
+    asleep: Asleep,
     alarm: Alarm,
 }
 
@@ -38,7 +39,7 @@ impl Doorbell {
     /// # Errors
     /// What the system says: too many descriptors, most likely.
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { asleep: AtomicBool::new(false), alarm: Alarm::new()? })
+        Ok(Self { asleep: Asleep::new(), alarm: Alarm::new()? })
     }
 
     /// Wakes the lcore; if it does not sleep, its next sleep ends at once. Control path.
@@ -49,23 +50,9 @@ impl Doorbell {
     /// Wakes the lcore if it sleeps, after something was put into one of its rings. A system call only then. Data plane.
     #[inline]
     pub(crate) fn ring_if_asleep(&self) {
-        // ORDERING: S1 full fence between filling a ring and reading the flag, pairs with S2: either the sleeper sees what
-        // is in the ring, or the flag is seen here.
-        fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
+        if self.asleep.is_to_be_woken() {
             self.alarm.raise();
         }
-    }
-
-    /// Says that the lcore is about to sleep. It looks into its rings once more after this.
-    fn lie_down(&self) {
-        self.asleep.store(true, Ordering::Relaxed);
-        // ORDERING: S2 full fence between raising the flag and looking into the rings, pairs with S1.
-        fence(Ordering::SeqCst);
-    }
-
-    fn get_up(&self) {
-        self.asleep.store(false, Ordering::Relaxed);
     }
 }
 
@@ -110,9 +97,9 @@ impl Sleeper {
 
     /// Sleeps for `most` if `is_quiet` says, after the doorbell knows of it, that nothing is in the lcore's rings.
     pub(crate) fn sleep(&self, most: Duration, is_quiet: impl FnOnce() -> bool) -> Woken {
-        self.bell.lie_down();
+        self.bell.asleep.lie_down();
         let woken = if is_quiet() { self.wait(most.min(LONGEST)) } else { Woken::Otherwise };
-        self.bell.get_up();
+        self.bell.asleep.get_up();
         woken
     }
 
@@ -176,8 +163,10 @@ impl Patience {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
 
     #[test]
