@@ -18,6 +18,7 @@
 //! Not measured here: latency (O2's p99) and the log, which has no subscriber. `POLDER_SOAK=n` makes the races n times as
 //! long.
 
+mod address_space;
 mod attacker;
 mod bell;
 mod buffers;
