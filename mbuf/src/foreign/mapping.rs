@@ -52,8 +52,8 @@ pub enum ForeignError {
         /// Where the range ends in the file.
         end: u64,
     },
-    /// All places for mappings are taken.
-    #[error("{MAX_RANGES} foreign mappings exist already: remove ports")]
+    /// All places for mappings are taken, or there is no memory for one more.
+    #[error("no room for one more foreign mapping (at most {MAX_RANGES}): remove ports")]
     TooMany,
     /// The kernel said no.
     #[error("{step}: {source}")]
@@ -119,18 +119,21 @@ impl ForeignMapping {
     ) -> Result<Self, ForeignError> {
         sigbus::install().map_err(|source| ForeignError::System { step: "sigaction", source })?;
         let page = file_page(fd, offset, len)?;
-        let lead = (offset % page as u64) as usize;
-        let whole = lead.checked_add(len).and_then(|n| n.checked_next_multiple_of(page));
-        let pages = Pages::map(
-            fd,
-            offset - lead as u64,
-            whole.ok_or(ForeignError::NoRange { offset, len })?,
-            writable,
-        )?;
+        let (lead, whole) = whole_pages(page, offset, len)?;
+        let pages = Pages::map(fd, offset - lead as u64, whole, writable)?;
         let registration = pages.register(page, writable, Fill::Zeroes, watch)?;
         // SAFETY: lead < page <= the mapping's length.
         let base = unsafe { pages.start.add(lead) };
         Ok(Self { base, len, registration, _pages: pages })
+    }
+
+    /// Bytes of address space that [`map`](Self::map) takes up for this range: the file's pages are whole.
+    ///
+    /// # Errors
+    /// [`ForeignError`], as `map` would have it.
+    pub fn extent(fd: BorrowedFd<'_>, offset: u64, len: usize) -> Result<usize, ForeignError> {
+        let page = file_page(fd, offset, len)?;
+        whole_pages(page, offset, len).map(|(_, whole)| whole)
     }
 
     /// Maps a device's registers: `len` bytes from `offset` (a multiple of a small page) on, of a descriptor that stands
@@ -202,6 +205,13 @@ fn file_page(fd: BorrowedFd<'_>, offset: u64, len: usize) -> Result<usize, Forei
     let end = end.ok_or(ForeignError::NoRange { offset, len })?;
     let size = stat.st_size as u64;
     if end > size { Err(ForeignError::TooShort { size, end }) } else { Ok(page) }
+}
+
+/// How far into a page the range starts, and the bytes of all pages that it touches.
+fn whole_pages(page: usize, offset: u64, len: usize) -> Result<(usize, usize), ForeignError> {
+    let lead = (offset % page as u64) as usize;
+    let whole = lead.checked_add(len).and_then(|n| n.checked_next_multiple_of(page));
+    Ok((lead, whole.ok_or(ForeignError::NoRange { offset, len })?))
 }
 
 /// Whole pages, mapped.

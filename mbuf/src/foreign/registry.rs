@@ -3,12 +3,23 @@
 //! Writers (control path) take a lock; the reader is the SIGBUS handler, which may have interrupted one of them, so each
 //! slot is a seqlock that it reads once, without waiting: a slot that is changing just now cannot be the one that is
 //! faulting, because a range is registered before anybody touches it and taken out after everybody has stopped.
+//!
+//! Slots come in chunks that are made when they are needed and stay for ever: the handler may be reading them at any
+//! moment. There is room for as many ranges as the largest switch can have ([`MAX_RANGES`]), so that no port's ranges ever
+//! keep another one's out; how many a port may have is its own limit (`vhost`'s budget), and the kernel's
+//! (vm.max_map_count) for all of them.
 
+use core::cmp::Reverse;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BinaryHeap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// Most ranges at a time. A vhost-user memory table has at most 509 regions, most have one to four.
-pub(crate) const MAX_RANGES: usize = 4096;
+/// Slots of a chunk.
+const CHUNK: usize = 512;
+/// Most chunks.
+const MAX_CHUNKS: usize = 2048;
+/// Most ranges at a time: 1,024 ports with two full tables of 509 regions each, and the registers of as many cards.
+pub(crate) const MAX_RANGES: usize = CHUNK * MAX_CHUNKS;
 
 /// Whether memory of one owner (all mappings of one guest, say) has lost a page. Clones watch the same owner.
 #[derive(Clone, Debug, Default)]
@@ -66,10 +77,54 @@ struct Slot {
     gone: AtomicPtr<AtomicBool>,
 }
 
-static SLOTS: [Slot; MAX_RANGES] = [const { Slot::free() }; MAX_RANGES];
-/// Slots from here on were never used.
-static USED: AtomicUsize = AtomicUsize::new(0);
-static WRITER: Mutex<()> = Mutex::new(());
+/// Slots that were made together.
+struct Chunk {
+    slots: Box<[Slot]>,
+    /// How many of them are taken: where none is, nothing is looked for.
+    taken: AtomicUsize,
+}
+
+/// Chunks, one after the other. Reading one is a load: it is set once, and never taken away.
+static CHUNKS: [OnceLock<Chunk>; MAX_CHUNKS] = [const { OnceLock::new() }; MAX_CHUNKS];
+static WRITER: Mutex<Free> = Mutex::new(Free { made: 0, slots: BinaryHeap::new() });
+
+/// What the writers know.
+struct Free {
+    /// Chunks that exist.
+    made: usize,
+    /// Free slots of theirs, the first ones first: few chunks have any that are taken. It has room for all slots.
+    slots: BinaryHeap<Reverse<usize>>,
+}
+
+impl Free {
+    fn take(&mut self) -> Option<usize> {
+        if self.slots.is_empty() {
+            self.add_chunk()?;
+        }
+        self.slots.pop().map(|Reverse(slot)| slot)
+    }
+
+    /// Makes one chunk more; `None` if there are as many as there may be, or if there is no memory.
+    fn add_chunk(&mut self) -> Option<()> {
+        let place = CHUNKS.get(self.made)?;
+        let mut slots = Vec::new();
+        slots.try_reserve_exact(CHUNK).ok()?;
+        slots.extend((0..CHUNK).map(|_| Slot::free()));
+        let first = self.made * CHUNK;
+        self.slots.try_reserve(first + CHUNK).ok()?;
+        let made = place.set(Chunk { slots: slots.into(), taken: AtomicUsize::new(0) });
+        debug_assert!(made.is_ok(), "only the writer makes chunks");
+        self.made += 1;
+        self.slots.extend((first..first + CHUNK).map(Reverse));
+        Some(())
+    }
+}
+
+/// The chunk and the slot of this number, which was handed out.
+fn slot(number: usize) -> Option<(&'static Chunk, &'static Slot)> {
+    let chunk = CHUNKS[number / CHUNK].get()?;
+    Some((chunk, &chunk.slots[number % CHUNK]))
+}
 
 impl Slot {
     const fn free() -> Self {
@@ -119,15 +174,20 @@ impl Slot {
     }
 }
 
-/// The range that `address` lies in, and its flag. Async-signal-safe: loads only, a bounded number of them.
+/// The range that `address` lies in, and its flag. Async-signal-safe: loads only, a bounded number of them (`OnceLock::get`
+/// is one, too). Some 10 us for 5,000 ranges.
 pub(crate) fn find(address: usize) -> Option<(Range, *mut AtomicBool)> {
-    SLOTS[..USED.load(Ordering::Relaxed)].iter().find_map(|slot| slot.holding(address))
+    let chunks = CHUNKS.iter().map_while(OnceLock::get);
+    // The range of a fault was counted before anybody touched it.
+    let in_use = chunks.filter(|chunk| chunk.taken.load(Ordering::Relaxed) > 0);
+    in_use.flat_map(|chunk| chunk.slots.iter()).find_map(|slot| slot.holding(address))
 }
 
 /// A range's place in the registry, until drop.
 #[derive(Debug)]
 pub(crate) struct Registration {
-    slot: usize,
+    /// The slot's.
+    number: usize,
     /// Keeps the flag alive that the slot points to.
     watch: Watch,
 }
@@ -137,12 +197,12 @@ impl Registration {
     pub(crate) fn new(range: Range, watch: &Watch) -> Option<Self> {
         debug_assert!(range.start < range.end && range.page.is_power_of_two());
         debug_assert!((range.start | range.end).is_multiple_of(range.page), "whole pages");
-        let _writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = |s: &Slot| s.start.load(Ordering::Relaxed) == s.end.load(Ordering::Relaxed);
-        let slot = SLOTS.iter().position(free)?;
-        SLOTS[slot].set(range, Arc::as_ptr(&watch.0).cast_mut());
-        USED.fetch_max(slot + 1, Ordering::Relaxed);
-        Some(Self { slot, watch: watch.clone() })
+        let mut writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = writer.take()?;
+        let (chunk, slot) = slot(number)?;
+        slot.set(range, Arc::as_ptr(&watch.0).cast_mut());
+        chunk.taken.fetch_add(1, Ordering::Relaxed);
+        Some(Self { number, watch: watch.clone() })
     }
 
     pub(crate) fn watch(&self) -> &Watch {
@@ -152,9 +212,12 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let _writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((chunk, slot)) = slot(self.number) else { return };
         let nothing = Range { start: 0, end: 0, page: 1, writable: false, fill: Fill::Zeroes };
-        SLOTS[self.slot].set(nothing, core::ptr::null_mut());
+        slot.set(nothing, core::ptr::null_mut());
+        chunk.taken.fetch_sub(1, Ordering::Relaxed);
+        writer.slots.push(Reverse(self.number));
     }
 }
 
@@ -175,6 +238,31 @@ mod tests {
         assert!(find(LOW - 1).is_none() && find(LOW + 0x2000).is_none());
         drop(entry);
         assert!(find(LOW).is_none());
+    }
+
+    #[test]
+    fn thousands_of_ranges_and_each_is_found() {
+        let at = |n: usize| 0x4000_0000 + n * 0x2000;
+        let watches: Vec<_> = (0..3).map(|_| Watch::new()).collect();
+        let range = |n| Range {
+            start: at(n),
+            end: at(n) + 0x1000,
+            page: 0x1000,
+            writable: n % 2 == 0,
+            fill: Fill::Zeroes,
+        };
+        let entries: Vec<_> =
+            (0..6000).map(|n| Registration::new(range(n), &watches[n % 3]).unwrap()).collect();
+        for n in (0..6000).step_by(7) {
+            let (found, gone) = find(at(n) + 0xfff).unwrap();
+            assert_eq!((found, gone.cast_const()), (range(n), Arc::as_ptr(&watches[n % 3].0)), "{n}");
+            assert!(find(at(n) + 0x1000).is_none(), "{n}");
+        }
+        drop(entries);
+        assert!(find(at(0)).is_none() && find(at(5999)).is_none());
+        // Freed slots are taken again, the first ones first.
+        let again = Registration::new(range(1), &watches[0]).unwrap();
+        assert!(again.number < 6000 && find(at(1)).is_some(), "slot {}", again.number);
     }
 
     #[test]
