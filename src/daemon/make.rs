@@ -39,7 +39,7 @@ fn vhost_user(rest: &str) -> Result<VhostUserSpec, PortError> {
 fn unknown(kind: &str) -> PortError {
     let forms: Vec<_> = pmd::kinds().map(|(_, form)| form).collect();
     PortError::Spec(format!(
-        "there is no port kind {kind:?}; there are: vhost-user:PATH[,queues=N][,client], {}",
+        "there is no port kind {kind:?}; there are: vhost-user:PATH[,queues=N][,client][,memory=SIZE], {}",
         forms.join(", ")
     ))
 }

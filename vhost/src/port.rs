@@ -12,6 +12,7 @@ use pmd::{Link, Port, PortCounters, PortError, QueueEnv, Queues, RxQueue, TxQueu
 
 pub use spec::VhostUserSpec;
 
+use crate::memory::{Allowance, DEFAULT_LIMIT};
 use crate::session::announce::AnnounceSlot;
 use crate::session::{Control, Endpoint, Listener, Offer, Session};
 use crate::vring::{GuestRx, GuestTx, PortNotifier, RingNotifier, VringSlot};
@@ -51,6 +52,7 @@ impl VhostUserPort {
             let what = format!("vhost-user port {}: {what}", spec.path.display());
             move |source| PortError::Os { what, source }
         };
+        let allowance = Arc::new(Allowance::new(spec.memory).map_err(|left| too_much_memory(spec, left))?);
         let endpoint = if spec.client {
             Endpoint::Client(spec.path.clone())
         } else {
@@ -67,7 +69,8 @@ impl VhostUserPort {
             pairs: spec.queues,
             max_mtu: spec.mtu.unwrap_or(u16::MAX),
         };
-        let session = Arc::new(Mutex::new(Session::new(offer, slots.clone(), Arc::clone(&announce))));
+        let session = Session::new(offer, slots.clone(), Arc::clone(&announce)).allowed(allowance);
+        let session = Arc::new(Mutex::new(session));
         let control = Control::new(
             endpoint,
             spec.uid_policy(),
@@ -94,6 +97,18 @@ impl VhostUserPort {
                 Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_micros(200)),
             }
         }
+    }
+}
+
+/// What was to be set aside for a port's guest is not there.
+fn too_much_memory(spec: &VhostUserSpec, left: u64) -> PortError {
+    let (path, asked) = (spec.path.display(), spec.memory.unwrap_or(DEFAULT_LIMIT));
+    PortError::Os {
+        what: format!(
+            "vhost-user port {path}: memory={asked}: only {left} bytes of address space are left to be set aside; give this \
+             port or others a smaller memory=SIZE, or none"
+        ),
+        source: io::ErrorKind::OutOfMemory.into(),
     }
 }
 

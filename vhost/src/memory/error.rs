@@ -4,6 +4,8 @@ use std::io;
 
 use mbuf::foreign::ForeignError;
 
+use super::budget::Kind;
+
 /// Why a region, or a table of them, was refused. The snapshot before it stays as it is.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MemoryError {
@@ -19,6 +21,12 @@ pub(crate) enum MemoryError {
     OverlapVa(u64, u64),
     #[error("more than {0} regions")]
     TooMany(usize),
+    #[error(
+        "the table would map {asked} bytes, the port's limit is {limit}: add memory=SIZE to its specification, as in memory=2T"
+    )]
+    Limit { asked: u64, limit: u64 },
+    #[error("{}", budget_text(*.kind, *.asked, *.used))]
+    Budget { kind: Kind, asked: u64, used: u64 },
     #[error("no region at guest address {gpa:#x}, front end address {va:#x}, of {size:#x} bytes")]
     NoSuchRegion { gpa: u64, va: u64, size: u64 },
     #[error("region at {gpa:#x}: its descriptor is not open for reading and writing")]
@@ -40,6 +48,8 @@ impl MemoryError {
             Self::Wraps { .. } => "memory_region_wraps",
             Self::OverlapGpa(..) | Self::OverlapVa(..) => "memory_regions_overlap",
             Self::TooMany(_) => "memory_regions_too_many",
+            Self::Limit { .. } => "memory_limit",
+            Self::Budget { .. } => "memory_budget",
             Self::NoSuchRegion { .. } => "memory_region_unknown",
             Self::Map {
                 source: ForeignError::NotRegular { .. } | ForeignError::FileSystem { .. }, ..
@@ -49,4 +59,16 @@ impl MemoryError {
             Self::Map { .. } | Self::Os { .. } => "memory_not_mapped",
         }
     }
+}
+
+fn budget_text(kind: Kind, asked: u64, used: u64) -> String {
+    let (what, fix) = match kind {
+        Kind::Bytes => {
+            ("bytes of address space", "add memory=SIZE to its specification, which sets SIZE aside for it")
+        }
+        Kind::Mappings => ("mappings", "raise vm.max_map_count, as in `sysctl -w vm.max_map_count=1048576`"),
+    };
+    format!(
+        "the port has {used} {what}, and there are no {asked} more beyond its share: other ports use the rest; {fix}"
+    )
 }

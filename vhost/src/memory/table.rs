@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use mbuf::foreign::{ForeignMapping, Watch};
 
+use super::budget::Charge;
 use super::file::{FileId, Seal, prepare};
-use super::{FrontendVa, Gpa, MemoryError};
+use super::{Allowance, FrontendVa, Gpa, MemoryError};
 
 /// Most regions of one guest: what GET_MAX_MEM_SLOTS answers.
 pub(crate) const MAX_REGIONS: usize = 509;
@@ -68,36 +69,76 @@ pub(crate) struct Region {
     /// How often it was added and not removed.
     claims: u32,
     /// Keeps `size` bytes from `host` on mapped.
-    _mapping: Arc<ForeignMapping>,
+    mapped: Arc<Mapped>,
 }
 
-// SAFETY: `host` points into `_mapping`, which is Send and Sync and lives as long.
+/// A mapping, and what it counts for. They go in this order.
+#[derive(Debug)]
+struct Mapped {
+    mapping: ForeignMapping,
+    charge: Charge,
+}
+
+// SAFETY: `host` points into `mapped`, which is Send and Sync and lives as long.
 unsafe impl Send for Region {}
 // SAFETY: as above.
 unsafe impl Sync for Region {}
 
-impl Region {
-    /// Checks and maps what a message asked for. The mapping keeps the file; the descriptor is no longer needed.
-    fn map(request: &RegionRequest, watch: &Watch) -> Result<Self, MemoryError> {
+/// A region that was asked for and checked, as far as that goes without mapping it.
+struct Checked<'r> {
+    request: &'r RegionRequest,
+    len: usize,
+    seal: Seal,
+    file: FileId,
+    /// Bytes that its mapping takes up.
+    extent: u64,
+}
+
+impl<'r> Checked<'r> {
+    fn new(request: &'r RegionRequest) -> Result<Self, MemoryError> {
         let (gpa, size, va, offset) = (request.gpa.0, request.size, request.va.0, request.mmap_offset);
         check_numbers(gpa, size, va, offset)?;
         let len = usize::try_from(size);
         let len = len.map_err(|_| MemoryError::Wraps { gpa, what: "guest address", start: gpa, size })?;
         let seal = prepare(request.fd.as_fd(), gpa)?;
         let file = FileId::of(request.fd.as_fd(), gpa)?;
-        let mapping = ForeignMapping::map_watched(request.fd.as_fd(), offset, len, true, watch)
-            .map_err(|source| MemoryError::Map { gpa, source })?;
-        let (host, _mapping) = (mapping.base(), Arc::new(mapping));
-        Ok(Self { gpa, size, va, host, seal, file, offset, claims: 1, _mapping })
+        let extent = ForeignMapping::extent(request.fd.as_fd(), offset, len);
+        let extent = extent.map_err(|source| MemoryError::Map { gpa, source })? as u64;
+        Ok(Self { request, len, seal, file, extent })
     }
 
-    /// Whether `request` asks for this very region.
-    fn is(&self, request: &RegionRequest) -> Result<bool, MemoryError> {
-        let place = (self.gpa, self.size, self.va, self.offset);
-        Ok(place == (request.gpa.0, request.size, request.va.0, request.mmap_offset)
-            && self.file == FileId::of(request.fd.as_fd(), self.gpa)?)
+    /// Maps it. The mapping keeps the file; the descriptor is no longer needed.
+    fn map(&self, allowance: &Arc<Allowance>, watch: &Watch) -> Result<Region, MemoryError> {
+        let charge = allowance.charge(self.extent)?;
+        let (fd, offset) = (self.request.fd.as_fd(), self.request.mmap_offset);
+        let mapping = ForeignMapping::map_watched(fd, offset, self.len, true, watch)
+            .map_err(|source| MemoryError::Map { gpa: self.request.gpa.0, source })?;
+        Ok(self.region(self.seal, Arc::new(Mapped { mapping, charge })))
     }
 
+    /// The same over a mapping that is there, if one of `regions` has just that.
+    fn over(&self, regions: &[Region]) -> Option<Region> {
+        let same = |r: &&Region| {
+            (r.file, r.offset, r.size) == (self.file, self.request.mmap_offset, self.request.size)
+        };
+        regions.iter().find(same).map(|r| self.region(r.seal, Arc::clone(&r.mapped)))
+    }
+
+    fn region(&self, seal: Seal, mapped: Arc<Mapped>) -> Region {
+        let RegionRequest { gpa, size, va, mmap_offset, .. } = *self.request;
+        let (host, file) = (mapped.mapping.base(), self.file);
+        Region { gpa: gpa.0, size, va: va.0, host, seal, file, offset: mmap_offset, claims: 1, mapped }
+    }
+
+    /// Whether this is the very same region.
+    fn is(&self, region: &Region) -> bool {
+        let RegionRequest { gpa, size, va, mmap_offset, .. } = *self.request;
+        (region.gpa, region.size, region.va, region.offset) == (gpa.0, size, va.0, mmap_offset)
+            && region.file == self.file
+    }
+}
+
+impl Region {
     /// The window of `len` bytes, `at` bytes into the region, if all of them are inside.
     #[inline(always)]
     fn window(&self, at: u64, len: u64) -> Option<Window> {
@@ -133,32 +174,53 @@ pub(crate) struct GuestMemory {
     regions: Box<[Region]>,
     /// Tells if any of them, now or in a snapshot that shares some of them, lost a page.
     watch: Watch,
+    /// What may be mapped.
+    allowance: Arc<Allowance>,
 }
 
 impl GuestMemory {
-    /// Maps all of `requests`, or none.
-    pub(crate) fn map(requests: &[RegionRequest]) -> Result<Self, MemoryError> {
-        let watch = Watch::new();
-        let regions =
-            requests.iter().map(|request| Region::map(request, &watch)).collect::<Result<_, _>>()?;
-        Self::from_regions(regions, watch)
+    /// None yet.
+    pub(crate) fn empty(allowance: Arc<Allowance>) -> Self {
+        Self { allowance, ..Self::default() }
+    }
+
+    /// All of `requests`, or an error, in this memory's place. What is in both stays mapped.
+    pub(crate) fn replaced_by(&self, requests: &[RegionRequest]) -> Result<Self, MemoryError> {
+        let checked = requests.iter().map(Checked::new).collect::<Result<Vec<_>, _>>()?;
+        self.check_limit(checked.iter().map(|region| region.extent))?;
+        let map = |region: &Checked<'_>| {
+            region.over(&self.regions).map_or_else(|| region.map(&self.allowance, &self.watch), Ok)
+        };
+        let regions = checked.iter().map(map).collect::<Result<_, _>>()?;
+        self.with_regions(regions)
     }
 
     /// This memory and one region more. The same region again counts as one claim more on it: QEMU adds each region once
     /// for each queue pair, and removes it as often.
     pub(crate) fn with(&self, request: &RegionRequest) -> Result<Self, MemoryError> {
+        let checked = Checked::new(request)?;
         let mut regions = self.regions.to_vec();
-        for region in &mut regions {
-            if region.is(request)? {
-                region.claims = region.claims.saturating_add(1);
-                return Ok(Self { regions: regions.into(), watch: self.watch.clone() });
-            }
+        if let Some(region) = regions.iter_mut().find(|region| checked.is(region)) {
+            region.claims = region.claims.saturating_add(1);
+            return Ok(self.of(regions));
         }
         if regions.len() >= MAX_REGIONS {
             return Err(MemoryError::TooMany(MAX_REGIONS));
         }
-        regions.push(Region::map(request, &self.watch)?);
-        Self::from_regions(regions, self.watch.clone())
+        self.check_limit(regions.iter().map(|r| r.mapped.charge.bytes()).chain([checked.extent]))?;
+        regions.push(checked.map(&self.allowance, &self.watch)?);
+        self.with_regions(regions)
+    }
+
+    /// Before anything is mapped.
+    fn check_limit(&self, extents: impl Iterator<Item = u64>) -> Result<(), MemoryError> {
+        let (asked, limit) = (extents.fold(0, u64::saturating_add), self.allowance.limit());
+        if asked > limit { Err(MemoryError::Limit { asked, limit }) } else { Ok(()) }
+    }
+
+    /// Of these regions, which are in order, as this memory is otherwise.
+    fn of(&self, regions: Vec<Region>) -> Self {
+        Self { regions: regions.into(), watch: self.watch.clone(), allowance: Arc::clone(&self.allowance) }
     }
 
     /// This memory with one claim less on the region that these three name; without it, if it was the last one.
@@ -170,10 +232,11 @@ impl GuestMemory {
         if regions[found].claims == 0 {
             regions.remove(found);
         }
-        Ok(Self { regions: regions.into(), watch: self.watch.clone() })
+        Ok(self.of(regions))
     }
 
-    fn from_regions(mut regions: Vec<Region>, watch: Watch) -> Result<Self, MemoryError> {
+    /// Of these regions, if they don't overlap.
+    fn with_regions(&self, mut regions: Vec<Region>) -> Result<Self, MemoryError> {
         regions.sort_unstable_by_key(|r| r.va);
         if let Some(pair) = regions.windows(2).find(|pair| pair[1].va - pair[0].va < pair[0].size) {
             return Err(MemoryError::OverlapVa(pair[0].va, pair[1].va));
@@ -182,7 +245,7 @@ impl GuestMemory {
         if let Some(pair) = regions.windows(2).find(|pair| pair[1].gpa - pair[0].gpa < pair[0].size) {
             return Err(MemoryError::OverlapGpa(pair[0].gpa, pair[1].gpa));
         }
-        Ok(Self { regions: regions.into(), watch })
+        Ok(self.of(regions))
     }
 
     /// The region that `gpa` lies in: what the data plane translates by, one region at hand for as long as it fits.

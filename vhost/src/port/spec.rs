@@ -1,5 +1,6 @@
-//! `PATH[,queues=N][,client][,mtu=N][,uid=N]...`
+//! `PATH[,queues=N][,client][,mtu=N][,memory=SIZE][,uid=N]...`
 
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -10,6 +11,9 @@ use crate::session::{MAX_PATH, MIN_MTU, UidPolicy};
 
 /// Most queue pairs: a ring's number has eight bits in some messages.
 const MAX_QUEUES: u16 = 128;
+/// What a limit of guest memory may be: no table is smaller, and no process has room for more.
+const MEMORY: RangeInclusive<u64> = 1 << 20..=64 << 40;
+const MEMORY_IS_DUE: &str = "bytes from 1M to 64T, as in memory=64G (K, M, G, T: powers of 1024)";
 
 /// What a vhost-user port is to be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +26,9 @@ pub struct VhostUserSpec {
     pub client: bool,
     /// The largest MTU that a front end may set, 68 to 65,535; any if `None`.
     pub mtu: Option<u16>,
+    /// Most bytes of guest memory that a front end may have mapped, 1 MiB to 64 TiB; so many are set aside for the port. 1 TiB
+    /// if `None`, of which 60 GiB are set aside.
+    pub memory: Option<u64>,
     /// Whose processes may be front ends, besides root's and our own. If there are none and we run as root, anybody's
     /// may whom the socket's file lets in: its mode is 0660, so its owner and group say who that is.
     pub uids: Vec<u32>,
@@ -31,7 +38,7 @@ impl VhostUserSpec {
     /// A server with one queue pair.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), queues: 1, client: false, mtu: None, uids: Vec::new() }
+        Self { path: path.into(), queues: 1, client: false, mtu: None, memory: None, uids: Vec::new() }
     }
 
     /// Checks what a field can hold but a port cannot use.
@@ -46,6 +53,9 @@ impl VhostUserSpec {
         }
         if !(1..=MAX_QUEUES).contains(&self.queues) {
             return wrong(format!("queues={}: 1 to {MAX_QUEUES} is due", self.queues));
+        }
+        if let Some(memory) = self.memory.filter(|memory| !MEMORY.contains(memory)) {
+            return wrong(format!("memory={memory}: {MEMORY_IS_DUE} is due"));
         }
         match self.mtu {
             Some(mtu) if mtu < MIN_MTU => wrong(format!("mtu={mtu}: {MIN_MTU} to 65535 is due")),
@@ -72,10 +82,11 @@ impl VhostUserSpec {
             None if option == "client" => self.client = true,
             Some(("queues", n)) => self.queues = number("queues", n, "1 to 128")?,
             Some(("mtu", n)) => self.mtu = Some(number("mtu", n, "68 to 65535")?),
+            Some(("memory", size)) => self.memory = Some(bytes(size)?),
             Some(("uid", n)) => self.uids.push(number("uid", n, "a user's number (see id -u)")?),
             _ => {
                 return wrong(format!(
-                    "vhost-user: unknown option {option:?}; there are queues=N, client, mtu=N and uid=N"
+                    "vhost-user: unknown option {option:?}; there are queues=N, client, mtu=N, memory=SIZE and uid=N"
                 ));
             }
         }
@@ -104,6 +115,21 @@ fn number<N: FromStr>(option: &str, text: &str, due: &str) -> Result<N, PortErro
     text.parse().or_else(|_| wrong(format!("{option}={text}: {due} is due")))
 }
 
+/// A number of bytes, with K, M, G or T behind it for powers of 1024.
+fn bytes(text: &str) -> Result<u64, PortError> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" => Some(0),
+        "K" => Some(10),
+        "M" => Some(20),
+        "G" => Some(30),
+        "T" => Some(40),
+        _ => None,
+    };
+    let size = || digits.parse::<u64>().ok()?.checked_mul(1 << shift?);
+    size().map_or_else(|| wrong(format!("memory={text}: {MEMORY_IS_DUE} is due")), Ok)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,10 +137,11 @@ mod tests {
     #[test]
     fn a_path_and_options() {
         let spec: VhostUserSpec =
-            "/run/a.sock,queues=4,client,mtu=9000,uid=64055,uid=107".parse().expect("good");
+            "/run/a.sock,queues=4,client,mtu=9000,memory=64G,uid=64055,uid=107".parse().expect("good");
         let uids = vec![64055, 107];
         let path = PathBuf::from("/run/a.sock");
-        assert_eq!(spec, VhostUserSpec { path, queues: 4, client: true, mtu: Some(9000), uids });
+        let memory = Some(64 << 30);
+        assert_eq!(spec, VhostUserSpec { path, queues: 4, client: true, mtu: Some(9000), memory, uids });
         assert_eq!("x.sock".parse::<VhostUserSpec>().expect("good"), VhostUserSpec::new("x.sock"));
     }
 
@@ -131,6 +158,12 @@ mod tests {
             ("a,queues=99999", "1 to 128"),
             ("a,mtu=67", "68 to 65535"),
             ("a,mtu=65536", "68 to 65535"),
+            ("a,memory=", "1M to 64T"),
+            ("a,memory=G", "1M to 64T"),
+            ("a,memory=64GB", "1M to 64T"),
+            ("a,memory=1023K", "1M to 64T"),
+            ("a,memory=65T", "1M to 64T"),
+            ("a,memory=18446744073709551615T", "1M to 64T"),
             ("a,uid=root", "id -u"),
             ("a,server", "there are queues=N"),
             ("a,", "there are queues=N"),

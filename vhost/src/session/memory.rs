@@ -2,7 +2,7 @@
 //!
 //! A new table is checked and mapped whole before anything changes; if it is refused, all goes on as before. Then all
 //! rings stop, the snapshot is exchanged, and the rings that are set up start again, their addresses translated anew. One
-//! whose memory is no longer there stays stopped, under a name.
+//! whose memory is no longer there stays stopped, under a name. A region that is in both tables stays mapped.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::wire::message::{MAX_TABLE_REGIONS, MemoryRegion, MemoryTableHead, Sin
 impl Session {
     pub(super) fn set_mem_table(&mut self, m: &mut Message) -> Result<Reply, Trouble> {
         let requests = table_requests(m)?;
-        self.replace_memory(GuestMemory::map(&requests)?);
+        self.replace_memory(self.memory.replaced_by(&requests)?);
         Ok(Reply::Done)
     }
 

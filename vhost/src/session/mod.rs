@@ -45,7 +45,7 @@ pub(crate) use control::{Control, Endpoint, UidPolicy};
 pub(crate) use net::MIN_MTU;
 pub(crate) use socket::{Listener, MAX_PATH};
 
-use crate::memory::GuestMemory;
+use crate::memory::{Allowance, GuestMemory};
 use crate::vring::{Fault, VringSlot};
 use crate::wire::message::{Header, Request, UnknownRequest, flags, protocol};
 use announce::AnnounceSlot;
@@ -88,6 +88,8 @@ pub(crate) struct Session {
     features: Option<u64>,
     protocol_features: u64,
     memory: Arc<GuestMemory>,
+    /// What a guest's memory may take up.
+    allowance: Arc<Allowance>,
     /// Virtio device status.
     status: u8,
     mtu: Option<u16>,
@@ -103,6 +105,7 @@ impl Session {
     pub(crate) fn new(offer: Offer, slots: Vec<Arc<VringSlot>>, announce: Arc<AnnounceSlot>) -> Self {
         assert_eq!(slots.len(), 2 * usize::from(offer.pairs), "two rings a pair");
         let rings = slots.iter().map(|_| Ring::default()).collect();
+        let allowance = Arc::<Allowance>::default();
         Self {
             offer,
             slots,
@@ -110,13 +113,25 @@ impl Session {
             rings,
             features: None,
             protocol_features: 0,
-            memory: Arc::default(),
+            memory: Arc::new(GuestMemory::empty(Arc::clone(&allowance))),
+            allowance,
             status: 0,
             mtu: None,
             peer: None,
             tally: BTreeMap::new(),
             log: LogLimit::default(),
         }
+    }
+
+    /// The same, with this allowance of guest memory instead of the usual one.
+    pub(crate) fn allowed(mut self, allowance: Arc<Allowance>) -> Self {
+        self.allowance = allowance;
+        self.forget_memory();
+        self
+    }
+
+    fn forget_memory(&mut self) {
+        self.memory = Arc::new(GuestMemory::empty(Arc::clone(&self.allowance)));
     }
 
     /// A front end is there.
@@ -137,7 +152,7 @@ impl Session {
         }
         self.features = None;
         self.protocol_features = 0;
-        self.memory = Arc::default();
+        self.forget_memory();
         self.status = 0;
         self.mtu = None;
         self.peer = None;

@@ -17,6 +17,17 @@ fn request(gpa: u64, size: u64, va: u64, mmap_offset: u64) -> RegionRequest {
     RegionRequest { gpa: Gpa(gpa), size, va: FrontendVa(va), mmap_offset, fd }
 }
 
+impl GuestMemory {
+    /// Of a port that has what most have.
+    fn map(requests: &[RegionRequest]) -> Result<Self, MemoryError> {
+        Self::default().replaced_by(requests)
+    }
+}
+
+fn limited_to(limit: u64) -> GuestMemory {
+    GuestMemory::empty(Arc::new(Allowance::new(Some(limit)).expect("within the budget")))
+}
+
 fn refused(requests: &[RegionRequest]) -> &'static str {
     GuestMemory::map(requests).expect_err("to be refused").name()
 }
@@ -132,11 +143,52 @@ fn m16_no_more_than_the_limit() {
 fn m21_a_sparse_region_costs_nothing() {
     let fd = memfd(1 << 50);
     let pebibyte = RegionRequest { fd, ..request(0, 1 << 50, 0, 0) };
-    assert_eq!(refused(&[pebibyte]), "memory_not_mapped", "larger than the address space");
-    let fd = memfd(1 << 44);
-    let sixteen_tebibytes = RegionRequest { fd, ..request(0, 1 << 44, 0, 0) };
-    let memory = GuestMemory::map(&[sixteen_tebibytes]).expect("address space is all it takes");
+    assert_eq!(refused(&[pebibyte]), "memory_limit", "larger than the port's limit");
+    let sixteen_tebibytes = || RegionRequest { fd: memfd(1 << 44), ..request(0, 1 << 44, 0, 0) };
+    assert_eq!(refused(&[sixteen_tebibytes()]), "memory_limit");
+    let memory =
+        limited_to(1 << 44).replaced_by(&[sixteen_tebibytes()]).expect("address space is all it takes");
     assert!(memory.region_at(Gpa((1 << 44) - 1)).is_some());
+}
+
+#[test]
+fn a03_a_port_maps_no_more_than_its_limit() {
+    let memory = limited_to(4 * MIB);
+    let two = [request(0, 2 * MIB, 0x7000_0000, 0), request(4 * MIB, 2 * MIB, 0x9000_0000, 0)];
+    let full = memory.replaced_by(&two).expect("just as much");
+    assert_eq!(
+        full.with(&request(8 * MIB, 4096, 0x1000_0000, 0)).expect_err("too much").name(),
+        "memory_limit"
+    );
+    let three = [request(0, 2 * MIB, 0x7000_0000, 0), request(4 * MIB, 2 * MIB + 4096, 0x9000_0000, 0)];
+    let e = full.replaced_by(&three).expect_err("too much");
+    assert!(e.to_string().contains("4198400 bytes, the port's limit is 4194304: add memory=SIZE"), "{e}");
+    // Another table of that size is not too much, though both are mapped for a moment.
+    let other = [request(0, 4 * MIB, 0x7000_0000, 0)];
+    let other = full.replaced_by(&other).expect("in its place");
+    drop(full);
+    let less = other.without(Gpa(0), FrontendVa(0x7000_0000), 4 * MIB).expect("there");
+    drop(other);
+    less.with(&two[0]).expect("what is gone counts no more");
+}
+
+#[test]
+fn a_region_that_stays_keeps_its_mapping() {
+    let fd = memfd(8 * MIB);
+    let at = |gpa, offset| {
+        let fd = fd.try_clone().expect("dup");
+        RegionRequest { fd, ..request(gpa, 2 * MIB, 0x7000_0000 + gpa, offset) }
+    };
+    let host = |m: &GuestMemory, gpa| m.region_at(Gpa(gpa)).map(|r| r.host);
+    let one = limited_to(4 * MIB).replaced_by(&[at(0, 0)]).expect("good");
+    let two = one.replaced_by(&[at(2 * MIB, 2 * MIB), at(0, 0)]).expect("good");
+    assert_eq!(host(&two, 0), host(&one, 0));
+    let moved = two.replaced_by(&[at(16 * MIB, 0)]).expect("good");
+    assert_eq!(host(&moved, 16 * MIB), host(&one, 0), "it is elsewhere for the guest alone");
+    let other = two.replaced_by(&[at(0, 4 * MIB)]).expect("good");
+    assert_ne!(host(&other, 0), host(&one, 0), "another part of the file");
+    let same = request(0, 2 * MIB, 0x7000_0000, 0);
+    assert_ne!(host(&two.replaced_by(&[same]).expect("good"), 0), host(&one, 0), "another file");
 }
 
 #[test]
