@@ -5,6 +5,7 @@ mod configuration;
 mod control_socket;
 mod daemon;
 mod demo;
+mod descriptors;
 mod doctor;
 #[path = "../../pmd/tests/pci/kernel.rs"]
 mod kernel;

@@ -1,11 +1,12 @@
-//! What a front end can take of the process's address space and of its tables: A3, A4, A9, M21.
+//! What a front end can take of the process's address space and of its tables: A3, A4, A9, M21, V49.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use vhost::driver::{FrontEnd, FrontEndError, GuestRam, RamConfig, SplitRing};
+use vhost::driver::{FrontEnd, FrontEndError, GuestRam, PackedRing, RamConfig, SplitRing};
 use vhost::wire::message::MemoryRegion;
-use vhost::wire::ring::Desc;
+use vhost::wire::net::{F_MQ, F_RING_PACKED};
+use vhost::wire::ring::{Desc, MAX_SIZE};
 use vhost::{VhostUserPort, VhostUserSpec};
 use vswitch::PortId;
 
@@ -39,11 +40,15 @@ struct Guest {
 
 impl Guest {
     fn start(scene: &mut Scene, name: &str, options: &str) -> Self {
+        Self::start_with(scene, name, options, FEATURES)
+    }
+
+    fn start_with(scene: &mut Scene, name: &str, options: &str, features: u64) -> Self {
         let path = scene.another_socket(&format!("{name}.sock"));
         let spec: VhostUserSpec = format!("{}{options}", path.display()).parse().expect("a specification");
         let (id, port) = attach(&mut scene.switch, scene.pool, name, &spec);
         let mut front = FrontEnd::connect(&spec.path, PATIENCE).expect("connects");
-        attacker::negotiate(&mut front, FEATURES);
+        attacker::negotiate(&mut front, features);
         Self { id, port, front }
     }
 
@@ -221,5 +226,31 @@ fn m21_a_terabyte_costs_what_is_used_of_it() {
         let mut attacker = attacker::Attacker::usual(scene);
         attacker.send(&frames::plain(60, 21));
         scene.expect_at_y(&[frames::plain(60, 21)]);
+    });
+}
+
+/// V49 on packed rings, which need memory of ours for each descriptor: 128 pairs, all rings as large as can be. What they
+/// take is what `queues=` says, and comes back.
+#[test]
+fn v49_packed_rings_as_large_as_can_be() {
+    case(|scene| {
+        let mut guest = Guest::start_with(scene, "wide", ",queues=128", FEATURES | F_MQ | F_RING_PACKED);
+        let ram =
+            GuestRam::new(RamConfig { bytes: 4 << 20, gpa_base: GPA, ..RamConfig::default() }).expect("RAM");
+        guest.front.set_mem_table(&[(ram.region(), ram.as_fd())]).expect("a table");
+        let ring = PackedRing::alloc(&ram, MAX_SIZE).expect("room");
+        let before = resident();
+        for index in 0..256 {
+            guest.front.set_vring_num(index, MAX_SIZE.into()).expect("NUM");
+            guest.front.set_vring_addr(ring.addr(index)).expect("ADDR");
+            guest.front.set_vring_kick(index, None).expect("KICK");
+            guest.front.set_vring_enable(index, true).expect("ENABLE");
+        }
+        // 8 bytes a descriptor, and a bit.
+        let most = 256 * (u64::from(MAX_SIZE) * 8 + u64::from(MAX_SIZE) / 8);
+        let grown = resident().saturating_sub(before);
+        assert!(grown < most + (16 << 20), "{} MiB, not {}", grown >> 20, most >> 20);
+        assert_eq!(guest.count("no_memory"), 0);
+        guest.end(scene);
     });
 }

@@ -200,7 +200,7 @@ impl Session {
             call: ring.call.clone(),
             enabled: self.ring_is_enabled(i),
         };
-        self.slots[i].start(setup);
+        self.slots[i].start(setup).map_err(|_| Refusal::NoMemory(size))?;
         self.rings[i].running = true;
         self.rings[i].seen_fault = None;
         Ok(())

@@ -67,6 +67,8 @@ pub(crate) enum Refusal {
     Mac([u8; 6]),
     #[error("the configuration is read-only")]
     ReadOnlyConfig,
+    #[error("no memory for the bookkeeping of a ring of {0} descriptors")]
+    NoMemory(u16),
     #[error(transparent)]
     Memory(#[from] MemoryError),
     #[error("{what}: {source}")]
@@ -90,6 +92,7 @@ impl Refusal {
             Self::Mtu { .. } => "mtu",
             Self::Mac(_) => "mac",
             Self::ReadOnlyConfig => "config_read_only",
+            Self::NoMemory(_) => "no_memory",
             Self::Memory(e) => e.name(),
             Self::Os { .. } => "system",
         }

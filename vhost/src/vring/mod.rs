@@ -28,6 +28,7 @@ mod notifier;
 mod hook;
 mod packed;
 mod ring;
+mod room;
 mod slot;
 mod split;
 #[cfg(test)]

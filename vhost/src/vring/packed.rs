@@ -7,11 +7,12 @@
 use core::num::NonZeroU16;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
+use std::collections::TryReserveError;
 
 use mbuf::foreign;
 
 use crate::vring::format::{Available, Buffer, Format, Head, Long, Used};
-use crate::vring::{Fault, VringSetup, hook};
+use crate::vring::{Fault, VringSetup, hook, room};
 use crate::wire::net;
 use crate::wire::packed::{
     DESC_F_AVAIL, DESC_F_USED, DESC_FLAGS_OFFSET, DESC_ID_OFFSET, DESC_LEN_OFFSET, EVENT_F_DESC,
@@ -59,7 +60,7 @@ pub(super) struct Place {
 unsafe impl Send for Packed {}
 
 impl Packed {
-    pub(super) fn new(setup: &VringSetup) -> Self {
+    pub(super) fn new(setup: &VringSetup) -> Result<Self, TryReserveError> {
         let (size, done) = (setup.size, Position::of_base(setup.base));
         assert!(setup.desc.len >= desc_bytes(size), "the windows were translated for this size");
         assert!(setup.avail.len >= EVENT_SIZE && setup.used.len >= EVENT_SIZE);
@@ -70,14 +71,14 @@ impl Packed {
             device: setup.used.start.cast(),
             size,
             done,
-            staged: vec![Staged { buffer: Buffer::NONE, len: 0 }; size.into()].into(),
-            ids: vec![0; usize::from(size).div_ceil(64)].into(),
+            staged: room::filled(Staged { buffer: Buffer::NONE, len: 0 }, size.into())?,
+            ids: room::filled(0, usize::from(size).div_ceil(64))?,
             moved: 0,
             asked: false,
             event_idx: setup.features & net::F_EVENT_IDX != 0,
         };
         ring.disarm();
-        ring
+        Ok(ring)
     }
 
     /// Says when a kick is wanted (§2.8.10).

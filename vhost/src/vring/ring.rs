@@ -1,5 +1,6 @@
 //! A started ring: its format, what was negotiated, the guest's memory, and whom to tell.
 
+use std::collections::TryReserveError;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -59,13 +60,14 @@ impl Terms {
 }
 
 impl Vring {
-    pub(crate) fn new(setup: VringSetup, notifier: Arc<RingNotifier>) -> Self {
+    /// A ring that runs by this set-up, or an error if there is no memory for its bookkeeping.
+    pub(crate) fn new(setup: VringSetup, notifier: Arc<RingNotifier>) -> Result<Self, TryReserveError> {
         let ring = if setup.is_packed() {
-            Ring::Packed(Packed::new(&setup))
+            Ring::Packed(Packed::new(&setup)?)
         } else {
             Ring::Split(Split::new(&setup))
         };
-        Self {
+        Ok(Self {
             ring,
             terms: Terms::new(setup.features),
             view: View::new(setup.memory),
@@ -73,7 +75,7 @@ impl Vring {
             short: None,
             call: setup.call,
             notifier,
-        }
+        })
     }
 
     /// Where the ring stands (GET_VRING_BASE), if nothing is in hand.

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "hands on the gate's contract")]
 // UNSAFETY: one call of `Gate::resume`, under its own contract.
 
+use std::collections::TryReserveError;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -78,17 +79,20 @@ impl VringSlot {
         Self { gate: Gate::new(None), state, fault, notifier: Arc::new(notifier), wake, kicks }
     }
 
-    /// Starts a ring in place of whatever ran. Waits for the burst in progress.
-    pub(crate) fn start(&self, setup: VringSetup) {
+    /// Starts a ring in place of whatever ran. Waits for the burst in progress. Without memory for it, none runs.
+    pub(crate) fn start(&self, setup: VringSetup) -> Result<(), TryReserveError> {
         let state = if setup.enabled { State::Ready } else { State::Disabled };
         let mut inside = self.gate.enter();
         show_late(inside.as_mut());
-        *inside = Some(Vring::new(setup, Arc::clone(&self.notifier)));
+        self.set_state(State::Stopped);
+        *inside = None;
+        *inside = Some(Vring::new(setup, Arc::clone(&self.notifier))?);
         self.fault.store(0, Ordering::Relaxed);
         self.set_state(state);
         drop(inside);
         // Whoever sleeps has not armed this ring.
         self.nudge();
+        Ok(())
     }
 
     /// Stops the ring and lets go of its memory. Waits for the burst in progress; afterwards the data plane touches neither.

@@ -65,6 +65,7 @@ impl Driver {
             call: None,
             enabled: true,
         })
+        .expect("memory for its bookkeeping")
     }
 
     fn write(&self, at: u16, desc: PackedDesc) {
