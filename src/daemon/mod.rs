@@ -1,5 +1,6 @@
 //! `polder run`: joins ports and switch, serves the control socket, and takes everything down again.
 
+mod descriptors;
 mod end;
 mod make;
 mod memory;
@@ -28,6 +29,7 @@ use methods::DaemonMethods;
 /// everything stands.
 pub(crate) fn run(settings: &Settings) -> Result<ExitCode, Failure> {
     let end = End::watch()?;
+    descriptors::raise_limit();
     let path = control_path(settings.control.clone());
     make_default_dir(&path)?;
     let socket = ControlSocket::listen(&path).map_err(socket_failure)?;

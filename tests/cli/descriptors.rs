@@ -55,7 +55,7 @@ fn the_soft_limit_is_raised_to_the_hard_one() {
 #[test]
 fn a_port_whose_descriptors_do_not_fit_is_refused_with_the_command() {
     // One of 16 pairs fits beside what the process itself needs; a second one does not.
-    let (mut command, _dir) = run_with(400, 400, &[16, 16]);
+    let (command, _dir) = run_with(400, 400, &[16, 16]);
     let error = assert_refused(&output_of(command), 1);
     assert!(error.contains("port vm1") && error.contains("file descriptors"), "{error}");
     assert!(error.contains("ulimit -n ") && error.contains("LimitNOFILE="), "{error}");

@@ -1,5 +1,6 @@
 //! The vhost-user port: a guest's virtio-net device as one more port of the switch.
 
+mod descriptors;
 mod spec;
 
 use std::io;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use pmd::{Link, Port, PortCounters, PortError, QueueEnv, Queues, RxQueue, TxQueue};
 
+use descriptors::Descriptors;
 pub use spec::VhostUserSpec;
 
 use crate::memory::{Allowance, DEFAULT_LIMIT};
@@ -38,6 +40,7 @@ pub struct VhostUserPort {
     stop: Arc<Alarm>,
     thread: Option<JoinHandle<()>>,
     opened: bool,
+    _descriptors: Descriptors,
 }
 
 impl VhostUserPort {
@@ -48,6 +51,7 @@ impl VhostUserPort {
     pub fn new(spec: &VhostUserSpec) -> Result<Self, PortError> {
         spec.check()?;
         pmd::notify::prepare_process()?;
+        let descriptors = Descriptors::set_aside(&spec.path, spec.queues)?;
         let os = |what: &str| {
             let what = format!("vhost-user port {}: {what}", spec.path.display());
             move |source| PortError::Os { what, source }
@@ -83,7 +87,17 @@ impl VhostUserPort {
         let thread = Some(thread.map_err(os("cannot start its thread"))?);
         let counters = PortCounters::new(pairs, pairs);
         let was_up = AtomicBool::new(false);
-        Ok(Self { slots, announce, counters, session, was_up, stop, thread, opened: false })
+        Ok(Self {
+            slots,
+            announce,
+            counters,
+            session,
+            was_up,
+            stop,
+            thread,
+            opened: false,
+            _descriptors: descriptors,
+        })
     }
 
     /// The session, unless its thread is at something that takes long.
