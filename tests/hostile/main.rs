@@ -40,6 +40,7 @@ mod receive;
 mod regions;
 mod rings;
 mod scene;
+mod slow_memory;
 mod switch;
 mod two_passes;
 mod vanish;
