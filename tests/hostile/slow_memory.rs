@@ -18,7 +18,7 @@ use crate::scene::{PATIENCE, Scene, X, attach, case, eventually, mac};
 /// What is punched out: some ten milliseconds of the kernel's work.
 const HOLE: u64 = 512 << 20;
 /// How long an attacker may go on before its session has ended.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A file with all its pages there, at most so many bytes; it takes as much memory.
 fn full() -> OwnedFd {

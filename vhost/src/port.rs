@@ -17,7 +17,7 @@ pub use spec::VhostUserSpec;
 use crate::memory::{Allowance, DEFAULT_LIMIT};
 use crate::session::announce::AnnounceSlot;
 use crate::session::{Control, Endpoint, Listener, Offer, Session};
-use crate::vring::{GuestRx, GuestTx, PortNotifier, RingNotifier, VringSlot};
+use crate::vring::{Account, GuestRx, GuestTx, PortNotifier, RingNotifier, VringSlot};
 use pmd::alarm::Alarm;
 use pmd::wake::Wake;
 
@@ -128,9 +128,11 @@ fn too_much_memory(spec: &VhostUserSpec, left: u64) -> PortError {
 
 /// The vrings of so many pairs. Lcores sleep for the odd ones alone: what the guest sends (virtio 1.3 §5.1.2).
 fn make_slots(pairs: usize, notifier: &Arc<PortNotifier>) -> io::Result<Vec<Arc<VringSlot>>> {
+    let account = Arc::<Account>::default();
     let slot = |ring: usize| {
         let wake = if ring % 2 == 1 { Some(Wake::new()?) } else { None };
-        Ok(Arc::new(VringSlot::new(RingNotifier::new(Arc::clone(notifier)), wake)))
+        let slot = VringSlot::new(RingNotifier::new(Arc::clone(notifier)), wake);
+        Ok(Arc::new(slot.charged_to(Arc::clone(&account))))
     };
     (0..2 * pairs).map(slot).collect()
 }

@@ -17,7 +17,7 @@ use super::peer::Peer;
 use super::socket::connect_to;
 use super::trouble::Malformed;
 use super::{Listener, Session, Step};
-use crate::vring::PortNotifier;
+use crate::vring::{Fault, PortNotifier};
 use pmd::alarm::Alarm;
 
 /// Time between two tries to connect. A peer that comes back is found within it.
@@ -103,10 +103,18 @@ impl Control {
             self.alarm.clear();
         }
         // Without an alarm, too: whoever notices first that memory is gone.
-        let memory_is_gone = lock(&self.session).see_faults();
+        let fault = lock(&self.session).see_faults();
         self.calls.make(&self.session);
-        if memory_is_gone && self.connection.is_some() {
-            self.disconnect("memory_gone", &"the front end took guest memory away");
+        if let Some(fault) = fault
+            && self.connection.is_some()
+        {
+            let why = match fault {
+                Fault::SlowMemory => {
+                    "page faults on guest memory took too much time: see docs/operations/memory.md"
+                }
+                _ => "the front end took guest memory away",
+            };
+            self.disconnect(fault.name(), &why);
         }
         if woken.connection {
             self.serve();
@@ -206,6 +214,14 @@ impl Control {
     fn admit(&mut self, socket: OwnedFd) {
         let mut session = lock(&self.session);
         match Peer::of(socket.as_fd()) {
+            Ok(peer) if self.policy.allows(peer.uid) && session.closed_for().is_some() => {
+                let left = session.closed_for().unwrap_or_default();
+                let why = format!(
+                    "process {} has to wait {left:.1?}: page faults on this port's guest memory took too much time",
+                    peer.pid
+                );
+                session.note("front end", "slow_memory_wait", &why);
+            }
             Ok(peer) if self.policy.allows(peer.uid) => {
                 session.begin(peer);
                 self.connection = Some(Connection::new(socket));

@@ -39,7 +39,7 @@ mod trouble;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub(crate) use control::{Control, Endpoint, UidPolicy};
 pub(crate) use net::MIN_MTU;
@@ -276,11 +276,13 @@ impl Session {
         *self.tally.entry(name).or_default() += 1;
     }
 
-    /// Looks at rings that broke since the last time: counts and logs each once, and has its err eventfd signalled. Whether the guest's memory is gone, so
-    /// that the session must end.
-    pub(crate) fn see_faults(&mut self) -> bool {
+    /// Looks at rings that broke since the last time: counts and logs each once, and has its err eventfd signalled. The fault
+    /// for which the session must end, if there is one: the guest's memory is gone, or takes too much time.
+    pub(crate) fn see_faults(&mut self) -> Option<Fault> {
+        let mut ends = None;
         for i in 0..self.rings.len() {
             let fault = self.slots[i].fault().filter(|_| self.rings[i].running);
+            ends = ends.or(fault.filter(|fault| *fault == Fault::SlowMemory));
             if fault.is_some() && fault != self.rings[i].seen_fault {
                 self.rings[i].seen_fault = fault;
                 self.rings[i].err_due = true;
@@ -288,7 +290,12 @@ impl Session {
                 self.note(&format!("ring {i}"), name, &"stopped by what the guest wrote");
             }
         }
-        self.memory.is_gone()
+        if self.memory.is_gone() { Some(Fault::MemoryGone) } else { ends }
+    }
+
+    /// How long no front end is admitted, if the last one's memory took too much time.
+    pub(crate) fn closed_for(&self) -> Option<Duration> {
+        self.slots.first()?.account().closed_for()
     }
 
     /// Whether a ring runs and is enabled: the guest's driver is up.

@@ -22,6 +22,7 @@ use ring::prefetch;
 
 use crate::session::announce::{AnnounceSlot, RARP_LEN, rarp_frame};
 use crate::vring::chain::{self, Chain, ChainError, Direction, Walker};
+use crate::vring::cost::Cost;
 use crate::vring::format::{Available, Buffer, Head, Long};
 use crate::vring::ring::{Ring, Terms};
 use crate::vring::slot::State;
@@ -60,6 +61,8 @@ pub(crate) struct GuestTx {
     late: u32,
     /// Packets that a burst may have; see [`RxQueue::limit_bursts`].
     most: usize,
+    /// What touching this guest's memory costs.
+    cost: Cost,
 }
 
 impl GuestTx {
@@ -81,6 +84,7 @@ impl GuestTx {
             in_hand: 0,
             late: 0,
             most: MAX_BURST,
+            cost: Cost::new(),
         }
     }
 }
@@ -92,8 +96,9 @@ impl RxQueue for GuestTx {
         if self.slot.state() == State::Stopped {
             return 0;
         }
-        let Self { slot, env, counters, announce, pieces, rests, held, in_hand, late, most } = self;
+        let Self { slot, env, counters, announce, pieces, rests, held, in_hand, late, most, cost } = self;
         let Some(mut inside) = slot.try_enter() else { return 0 };
+        cost.begin();
         // Asked again inside: the control plane changes it inside, and acknowledges afterwards.
         let state = slot.state();
         let Some(Vring { ring, terms, view, long, .. }) = inside.as_mut() else { return 0 };
@@ -109,6 +114,15 @@ impl RxQueue for GuestTx {
         };
         if let Err(fault) = outcome {
             slot.latch(fault);
+        }
+        if cost.is_watched() {
+            let (lost, too_much) = cost.received(burst, slot.account());
+            counters.drop_packets(DropReason::NoMbufs, lost as u64);
+            if too_much {
+                slot.latch(Fault::SlowMemory);
+            }
+        } else if taken == 0 && cost.is_long() {
+            cost.over();
         }
         if inside.as_ref().is_some_and(Vring::memory_is_gone) {
             // What was read may be the zeroes that took the memory's place.
@@ -150,6 +164,9 @@ impl RxQueue for GuestTx {
         }
         if let Err(fault) = outcome {
             self.slot.latch(fault);
+        }
+        if self.cost.is_long() {
+            self.cost.over();
         }
     }
 

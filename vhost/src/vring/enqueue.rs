@@ -16,6 +16,7 @@ use mbuf::{Burst, MAX_BURST, Mbuf, NoMbufs};
 use pmd::offload::{Adapted, OffloadSet, Segmenter, adapt};
 use pmd::{DropReason, QueueCounters, TxQueue};
 
+use crate::vring::cost::Cost;
 use crate::vring::dequeue::offloads;
 use crate::vring::format::Format;
 use crate::vring::ring::{Ring, Terms};
@@ -37,11 +38,13 @@ pub(crate) struct GuestRx {
     scratch: Scratch,
     /// Whether the guest was not asked yet whether it wants a call.
     unsignalled: bool,
+    /// What touching this guest's memory costs.
+    cost: Cost,
 }
 
 impl GuestRx {
     pub(crate) fn new(slot: Arc<VringSlot>, counters: Arc<CachePadded<QueueCounters>>) -> Self {
-        Self { slot, counters, scratch: Scratch::new(), unsignalled: false }
+        Self { slot, counters, scratch: Scratch::new(), unsignalled: false, cost: Cost::new() }
     }
 }
 
@@ -53,8 +56,9 @@ impl TxQueue for GuestRx {
             self.drop_burst(burst, DropReason::TxNotReady);
             return n;
         }
-        let Self { slot, counters, scratch, unsignalled } = self;
+        let Self { slot, counters, scratch, unsignalled, cost } = self;
         let Some(mut inside) = slot.try_enter() else { return 0 };
+        cost.begin();
         // Asked again inside: the control plane changes it inside, and acknowledges afterwards.
         let ready = slot.state() == State::Ready;
         let Some(Vring { ring, terms, view, short, .. }) = inside.as_mut().filter(|_| ready) else {
@@ -70,6 +74,9 @@ impl TxQueue for GuestRx {
         *unsignalled |= given;
         if let Some(fault) = fault {
             slot.latch(fault);
+        }
+        if cost.is_long() && cost.sent(burst, slot.account()) {
+            slot.latch(Fault::SlowMemory);
         }
         burst.drop_front(taken);
         taken

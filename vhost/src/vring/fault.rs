@@ -40,4 +40,6 @@ faults! {
     ChainBroken = 9, "chain_not_available";
     /// A mergeable buffer has no room for the header (virtio 1.3 §5.1.6.3.1).
     BufferTooShort = 10, "mergeable_buffer_too_short";
+    /// Touching guest memory took too much time, again and again.
+    SlowMemory = 12, "slow_memory";
 }

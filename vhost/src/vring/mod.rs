@@ -20,6 +20,7 @@
 //! | V4 | full fence between arming the kick and re-reading avail.idx, before an lcore sleeps | the same between writing the device's event suppression and re-reading the next descriptor's flags |
 
 mod chain;
+mod cost;
 mod dequeue;
 mod enqueue;
 mod fault;
@@ -38,6 +39,7 @@ mod tests;
 pub mod two_passes;
 mod view;
 
+pub(crate) use cost::Account;
 pub(crate) use dequeue::GuestTx;
 pub(crate) use enqueue::GuestRx;
 pub(crate) use fault::Fault;

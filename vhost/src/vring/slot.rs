@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use crate::memory::{GuestMemory, Window};
-use crate::vring::{Fault, RingNotifier, Vring, hook};
+use crate::vring::{Account, Fault, RingNotifier, Vring, hook};
 use crate::wire::net::F_RING_PACKED;
 use pmd::gate::{Gate, Inside};
 use pmd::wake::{Hung, Wake};
@@ -71,12 +71,25 @@ pub(crate) struct VringSlot {
     wake: Option<Wake>,
     /// Kicks that hang in `wake`: 0 while the front end gave none.
     kicks: AtomicU32,
+    /// What the port's memory has cost.
+    account: Arc<Account>,
 }
 
 impl VringSlot {
     pub(crate) fn new(notifier: RingNotifier, wake: Option<Wake>) -> Self {
         let (state, fault, kicks) = (AtomicU8::new(0), AtomicU8::new(0), AtomicU32::new(0));
-        Self { gate: Gate::new(None), state, fault, notifier: Arc::new(notifier), wake, kicks }
+        let notifier = Arc::new(notifier);
+        Self { gate: Gate::new(None), state, fault, notifier, wake, kicks, account: Arc::default() }
+    }
+
+    /// The same, one of several whose memory is the same guest's.
+    pub(crate) fn charged_to(self, account: Arc<Account>) -> Self {
+        Self { account, ..self }
+    }
+
+    /// What the port's memory has cost.
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
     }
 
     /// Starts a ring in place of whatever ran. Waits for the burst in progress. Without memory for it, none runs.

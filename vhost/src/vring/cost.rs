@@ -1,0 +1,304 @@
+//! What a guest's memory costs whoever touches it: a page fault may take as long as a front end likes.
+//!
+//! While a hole is punched, a fault waits until the kernel is done with all of it; a hole's page, or a hugepage, is made
+//! when it is touched first; one that was swapped out is read from a disk. Nothing can be done about the one burst in which
+//! that happens: the wait is in the kernel, and no signal ends it. What can be done is to end the session that causes it
+//! again and again, and to keep its port closed until what it took is a hundredth of the time.
+//!
+//! # How it is measured
+//! Two reads of the time stamp counter a burst. A burst that took [`LONG`] is *suspected*: maybe the thread was just not run.
+//! For a while then, each burst of that queue is *watched*: the kernel tells, before and after, how many faults the thread
+//! took, how often it waited, and the processor time. A long burst with faults is charged; some without, in a
+//! row, clear the queue. Processor time is charged, so that being preempted costs nobody anything; or the whole time, if the thread waited,
+//! which in a burst it does in a fault alone.
+//!
+//! # Who is charged
+//! A long frame's bytes go straight from the sender's memory to the receiver's, and a fault may be on either side. So a
+//! receive queue that is watched makes its packets own their bytes at once: all its faults are then in its own burst. And a
+//! transmit queue is not charged for a burst in which some packet has a tail: its sender is suspected by the same burst,
+//! and sends none from then on.
+#![expect(unsafe_code, reason = "asks the kernel for the thread's faults")]
+// UNSAFETY: one call of getrusage(2), which writes a structure of ours.
+
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use mbuf::Burst;
+use pmd::tsc;
+use rustix::time::{ClockId, clock_gettime};
+
+/// A burst of so many cycles is looked at: half a millisecond and more. 32 packets of 64 KiB take less.
+const LONG: u64 = 1 << 21;
+/// Of a burst that is watched, what is charged from: less than [`LONG`] at any rate.
+const LONG_NS: u64 = 400_000;
+/// A queue is watched for so many cycles at first, a second or two; twice as long each time that it is suspected anew, up to
+/// a minute or two. So a long burst that nobody watched is a hundredth of the time at most.
+const WATCHED: u64 = 1 << 32;
+const WATCHED_MOST: u64 = 1 << 38;
+/// Long bursts in a row that were not a queue's own doing, after which it is not watched any more.
+const ENOUGH: u32 = 8;
+/// A port's memory may cost a hundredth of the time ...
+const SHARE: u64 = 100;
+/// ... and so much at once.
+const CREDIT_NS: u64 = 100_000_000;
+/// What one burst is charged at most: the port is closed for ten minutes then.
+const MOST_NS: u64 = 6_000_000_000;
+
+/// Nanoseconds since the first call.
+fn now_ns() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed().as_nanos() as u64
+}
+
+/// What a port's memory has cost. It outlives its sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    /// When all that was charged will be [`SHARE`] times as long ago as it took.
+    paid_at: AtomicU64,
+}
+
+impl Account {
+    /// Charges so many nanoseconds; whether that was too much. Data plane.
+    fn charge(&self, now: u64, cost: u64) -> bool {
+        let more = cost.min(MOST_NS) * SHARE;
+        let add = |paid_at: u64| Some(paid_at.max(now).saturating_add(more));
+        let before = self.paid_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        let paid_at = before.unwrap_or_default().max(now).saturating_add(more);
+        paid_at > now + CREDIT_NS * SHARE
+    }
+
+    fn closed_at(&self, now: u64) -> Option<Duration> {
+        let paid_at = self.paid_at.load(Ordering::Relaxed);
+        let over = paid_at.saturating_sub(now + CREDIT_NS * SHARE);
+        (over > 0).then(|| Duration::from_nanos(over))
+    }
+
+    /// How long the port stays closed, if it does. Control plane.
+    pub(crate) fn closed_for(&self) -> Option<Duration> {
+        self.closed_at(now_ns())
+    }
+}
+
+/// What the kernel knows of this thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Reading {
+    at_ns: u64,
+    cpu_ns: u64,
+    faults: u64,
+    waits: u64,
+}
+
+impl Reading {
+    #[cold]
+    fn now() -> Self {
+        let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: all zero is a valid rusage, which the call writes over; it takes nothing else.
+        let usage = unsafe {
+            libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+            usage.assume_init()
+        };
+        let cpu = clock_gettime(ClockId::ThreadCPUTime);
+        Self {
+            at_ns: now_ns(),
+            cpu_ns: cpu.tv_sec as u64 * 1_000_000_000 + cpu.tv_nsec as u64,
+            faults: (usage.ru_minflt as u64).wrapping_add(usage.ru_majflt as u64),
+            waits: usage.ru_nvcsw as u64,
+        }
+    }
+
+    /// What a burst cost that began at `self`: nothing if it took no fault.
+    fn cost_until(&self, end: &Self) -> u64 {
+        if end.faults == self.faults {
+            0
+        } else if end.waits == self.waits {
+            end.cpu_ns.saturating_sub(self.cpu_ns)
+        } else {
+            end.at_ns.saturating_sub(self.at_ns)
+        }
+    }
+}
+
+/// One queue's measure.
+#[derive(Debug)]
+pub(super) struct Cost {
+    began: u64,
+    /// Watched until then, in cycles.
+    until: u64,
+    /// For how long next time.
+    span: u64,
+    /// The thread's faults when it was looked at last.
+    faults: u64,
+    /// At the beginning of the burst at hand, if it is watched.
+    before: Reading,
+    /// Whether the burst at hand was charged.
+    charged: bool,
+    /// Long bursts in a row, while watched, that were not its own doing.
+    innocent: u32,
+}
+
+impl Cost {
+    pub(super) fn new() -> Self {
+        Self {
+            began: 0,
+            until: 0,
+            span: WATCHED,
+            faults: 0,
+            before: Reading::default(),
+            charged: false,
+            innocent: 0,
+        }
+    }
+
+    /// A burst begins.
+    #[inline(always)]
+    pub(super) fn begin(&mut self) {
+        self.began = tsc::now();
+        if self.began < self.until {
+            self.read();
+        }
+    }
+
+    #[cold]
+    fn read(&mut self) {
+        (self.before, self.charged) = (Reading::now(), false);
+    }
+
+    /// Whether the burst at hand is watched.
+    #[inline(always)]
+    pub(super) fn is_watched(&self) -> bool {
+        self.began < self.until
+    }
+
+    /// Whether it took long.
+    #[inline(always)]
+    pub(super) fn is_long(&self) -> bool {
+        tsc::now().wrapping_sub(self.began) > LONG
+    }
+
+    /// A receive queue's burst that is watched has been read, and owns its bytes from here on. Returns how many packets there
+    /// were no mbufs for, and whether the port's memory has cost too much.
+    #[cold]
+    pub(super) fn received(&mut self, burst: &mut Burst<'_>, account: &Account) -> (usize, bool) {
+        let (owned, lost) = core::mem::take(burst).own();
+        *burst = owned;
+        (lost, self.judge(account))
+    }
+
+    /// A receive queue's burst was long, with all that became of it.
+    #[cold]
+    pub(super) fn over(&mut self) {
+        if !self.is_watched() {
+            self.suspect();
+        } else if !self.charged {
+            self.acquit();
+        }
+    }
+
+    /// A transmit queue's burst was long. Whether the port's memory has cost too much.
+    #[cold]
+    pub(super) fn sent(&mut self, burst: &Burst<'_>, account: &Account) -> bool {
+        if !self.is_watched() {
+            self.suspect();
+            return false;
+        }
+        if burst.iter().any(mbuf::Mbuf::has_tail) {
+            // Maybe it was its sender's memory.
+            return false;
+        }
+        let too_much = self.judge(account);
+        if !self.charged {
+            self.acquit();
+        }
+        too_much
+    }
+
+    /// Charges what the burst at hand cost so far. Whether that was too much.
+    fn judge(&mut self, account: &Account) -> bool {
+        let now = Reading::now();
+        let cost = self.before.cost_until(&now);
+        self.faults = now.faults;
+        if cost < LONG_NS {
+            return false;
+        }
+        (self.charged, self.innocent) = (true, 0);
+        self.until = tsc::now().saturating_add(self.span);
+        account.charge(now.at_ns, cost)
+    }
+
+    /// Watches from now on, unless the thread took no fault since it was looked at last.
+    fn suspect(&mut self) {
+        let faults = Reading::now().faults;
+        if faults == core::mem::replace(&mut self.faults, faults) {
+            return;
+        }
+        self.until = tsc::now().saturating_add(self.span);
+        self.span = (self.span * 2).min(WATCHED_MOST);
+    }
+
+    /// A long burst without faults: the thread was not run, or it was somebody else's memory. Some of them in a row, and the
+    /// queue is not watched any more.
+    fn acquit(&mut self) {
+        self.innocent += 1;
+        if self.innocent >= ENOUGH {
+            (self.until, self.span, self.innocent) = (0, WATCHED, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    #[test]
+    fn a_hundredth_of_the_time_and_a_credit() {
+        let account = Account::default();
+        let now = 5_000 * MS;
+        assert!(!account.charge(now, 60 * MS) && !account.charge(now, 40 * MS));
+        assert_eq!(account.closed_at(now), None, "just the credit");
+        assert!(account.charge(now, MS));
+        assert_eq!(account.closed_at(now), Some(Duration::from_millis(100)));
+        assert_eq!(account.closed_at(now + 100 * MS), None, "a hundred times as long later");
+        assert!(account.charge(now + 100 * MS, MS), "and it has no credit then");
+        let rested = now + 10_200 * MS;
+        assert!(!account.charge(rested, 99 * MS));
+    }
+
+    #[test]
+    fn ten_minutes_at_most() {
+        let account = Account::default();
+        assert!(account.charge(0, u64::MAX));
+        assert_eq!(account.closed_at(0), Some(Duration::from_secs(590)));
+    }
+
+    #[test]
+    fn who_was_preempted_pays_nothing_and_who_waited_pays_all() {
+        let before = Reading { at_ns: 10 * MS, cpu_ns: 3 * MS, faults: 7, waits: 1 };
+        let end = Reading { at_ns: 90 * MS, cpu_ns: 4 * MS, ..before };
+        assert_eq!(before.cost_until(&end), 0, "no fault");
+        assert_eq!(before.cost_until(&Reading { faults: 8, ..end }), MS, "the fault's own work");
+        assert_eq!(before.cost_until(&Reading { faults: 8, waits: 2, ..end }), 80 * MS, "it waited");
+    }
+
+    #[test]
+    fn a_long_burst_is_watched_and_cleared() {
+        let mut cost = Cost::new();
+        cost.begin();
+        assert!(!cost.is_watched());
+        cost.faults = u64::MAX;
+        cost.over();
+        assert!(cost.until > tsc::now() && cost.span == 2 * WATCHED, "suspected");
+        cost.begin();
+        assert!(cost.is_watched());
+        for _ in 0..ENOUGH {
+            assert!(cost.is_watched());
+            cost.over();
+        }
+        assert_eq!((cost.until, cost.span), (0, WATCHED), "long, and not by its own doing");
+        cost.begin();
+        assert!(!cost.is_watched());
+    }
+}
