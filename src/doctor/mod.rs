@@ -1,5 +1,6 @@
 //! `polder doctor`: what this machine offers, and how to mend what it lacks. It changes nothing.
 
+mod charge;
 mod cpus;
 mod files;
 mod memory;
@@ -79,6 +80,7 @@ fn examine(machine: &Machine, control: &Path) -> Vec<Check> {
         files::tun(),
         files::control(control),
     ];
+    checks.extend(charge::checks(control));
     checks.extend(nics.checks(machine));
     checks
 }

@@ -175,7 +175,7 @@ impl Slot {
 }
 
 /// The range that `address` lies in, and its flag. Async-signal-safe: loads only, a bounded number of them (`OnceLock::get`
-/// is one, too). Some 10 us for 5,000 ranges.
+/// is one, too), in proportion to the ranges there are.
 pub(crate) fn find(address: usize) -> Option<(Range, *mut AtomicBool)> {
     let chunks = CHUNKS.iter().map_while(OnceLock::get);
     // The range of a fault was counted before anybody touched it.
