@@ -235,8 +235,8 @@ mod tests {
         Arc::new(Allowance::within(Arc::clone(budget), None).expect("a share"))
     }
 
-    fn is_budget(outcome: Result<Charge, MemoryError>, wanted: Kind) -> bool {
-        matches!(outcome, Err(MemoryError::Budget { kind, .. }) if kind == wanted)
+    fn is_budget(outcome: &Result<Charge, MemoryError>, wanted: Kind) -> bool {
+        matches!(outcome, Err(MemoryError::Budget { kind, .. }) if *kind == wanted)
     }
 
     #[test]
@@ -244,9 +244,9 @@ mod tests {
         let budget = budget();
         let (greedy, neighbour) = (port(&budget), port(&budget));
         let all = greedy.charge(10 + 10 * PORTS).expect("its share and the common half");
-        assert!(is_budget(greedy.charge(1), Kind::Bytes));
+        assert!(is_budget(&greedy.charge(1), Kind::Bytes));
         let own = neighbour.charge(10).expect("its share");
-        assert!(is_budget(neighbour.charge(1), Kind::Bytes));
+        assert!(is_budget(&neighbour.charge(1), Kind::Bytes));
         let late = port(&budget);
         drop(late.charge(10).expect("one that comes later has its share, too"));
         drop(all);
@@ -259,7 +259,7 @@ mod tests {
         let budget = budget();
         let (greedy, neighbour) = (port(&budget), port(&budget));
         let all: Vec<_> = (0..2 + 2 * PORTS).map(|_| greedy.charge(1).expect("there are more")).collect();
-        assert!(is_budget(greedy.charge(1), Kind::Mappings));
+        assert!(is_budget(&greedy.charge(1), Kind::Mappings));
         assert_eq!(greedy.holdings()[0].used, all.len() as u64, "bytes of what was refused are not counted");
         drop([neighbour.charge(1).expect("one"), neighbour.charge(1).expect("two")]);
         drop(all);
@@ -273,7 +273,7 @@ mod tests {
         let promised = Arc::new(promised);
         let greedy = port(&budget);
         let rest = greedy.charge(10 + 10 * PORTS - 490).expect("all that is left");
-        assert!(is_budget(greedy.charge(1), Kind::Bytes));
+        assert!(is_budget(&greedy.charge(1), Kind::Bytes));
         let kept = promised.charge(500).expect("as promised");
         let refused = Allowance::within(Arc::clone(&budget), Some(11)).expect_err("nothing is left");
         assert_eq!(refused, 10, "its share could be set aside");
