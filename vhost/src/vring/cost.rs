@@ -25,7 +25,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use mbuf::Burst;
+use mbuf::{Burst, MAX_BURST};
 use pmd::tsc;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -37,6 +37,8 @@ const LONG_NS: u64 = 400_000;
 /// a minute or two. So a long burst that nobody watched is a hundredth of the time at most.
 const WATCHED: u64 = 1 << 32;
 const WATCHED_MOST: u64 = 1 << 38;
+/// Packets of a burst of a receive queue that is watched.
+const FEW: usize = 8;
 /// Long bursts in a row that were not a queue's own doing, after which it is not watched any more.
 const ENOUGH: u32 = 8;
 /// A port's memory may cost a hundredth of the time ...
@@ -169,6 +171,13 @@ impl Cost {
     #[inline(always)]
     pub(super) fn is_watched(&self) -> bool {
         self.began < self.until
+    }
+
+    /// Packets that a receive queue may take in the burst at hand: while it is watched few, since each owns its bytes, and one
+    /// of 64 KiB takes 31 mbufs.
+    #[inline(always)]
+    pub(super) fn most_packets(&self) -> usize {
+        if self.is_watched() { FEW } else { MAX_BURST }
     }
 
     /// Whether it took long.

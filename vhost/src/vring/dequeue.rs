@@ -106,7 +106,7 @@ impl RxQueue for GuestTx {
             return 0;
         }
         let before = burst.len();
-        let (rests, most) = (rests.iter_mut(), *most);
+        let (rests, most) = (rests.iter_mut(), cost.most_packets().min(*most));
         let turn = Turn { terms: *terms, view, long, env, counters, held, pieces, rests, most };
         let (taken, outcome) = match ring {
             Ring::Split(ring) => turn.run(ring, burst),
@@ -224,7 +224,7 @@ struct Turn<'r, 't> {
     pieces: &'t mut [TailSegment],
     /// Room for what plain frames leave behind.
     rests: IterMut<'t, TailSegment>,
-    /// Packets that the burst may have.
+    /// Most packets of the burst.
     most: usize,
 }
 
