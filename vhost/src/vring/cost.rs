@@ -17,8 +17,8 @@
 //! receive queue that is watched makes its packets own their bytes at once: all its faults are then in its own burst. And a
 //! transmit queue is not charged for a burst in which some packet has a tail: its sender is suspected by the same burst,
 //! and sends none from then on.
-#![expect(unsafe_code, reason = "asks the kernel for the thread's faults")]
-// UNSAFETY: one call of getrusage(2), which writes a structure of ours.
+#![expect(unsafe_code, reason = "asks the kernel for the thread's faults and time")]
+// UNSAFETY: two system calls, which write structures of ours.
 
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +27,6 @@ use std::time::{Duration, Instant};
 
 use mbuf::{Burst, MAX_BURST};
 use pmd::tsc;
-use rustix::time::{ClockId, clock_gettime};
 
 /// A burst of so many cycles is looked at: half a millisecond and more. 32 packets of 64 KiB take less.
 const LONG: u64 = 1 << 21;
@@ -96,12 +95,14 @@ impl Reading {
     #[cold]
     fn now() -> Self {
         let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-        // SAFETY: all zero is a valid rusage, which the call writes over; it takes nothing else.
+        let mut cpu = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: all zero is a valid rusage, which the first call writes over; both write what is ours and take nothing else.
         let usage = unsafe {
             libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+            // Not rustix's: what that reads to find the vDSO is not there under Valgrind.
+            libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut cpu);
             usage.assume_init()
         };
-        let cpu = clock_gettime(ClockId::ThreadCPUTime);
         Self {
             at_ns: now_ns(),
             cpu_ns: cpu.tv_sec as u64 * 1_000_000_000 + cpu.tv_nsec as u64,
