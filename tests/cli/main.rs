@@ -7,6 +7,7 @@ mod daemon;
 mod demo;
 mod descriptors;
 mod doctor;
+mod files;
 #[path = "../../pmd/tests/pci/kernel.rs"]
 mod kernel;
 mod nic;

@@ -24,6 +24,7 @@ mod bell;
 mod buffers;
 mod chains;
 mod connection;
+mod files;
 mod frames;
 mod headers;
 mod indirect;
