@@ -29,8 +29,9 @@ pub struct VhostUserSpec {
     /// Most bytes of guest memory that a front end may have mapped, 1 MiB to 64 TiB; so many are set aside for the port. 1 TiB
     /// if `None`, of which 60 GiB are set aside.
     pub memory: Option<u64>,
-    /// Whose processes may be front ends, besides root's and our own. If there are none and we run as root, anybody's
-    /// may whom the socket's file lets in: its mode is 0660, so its owner and group say who that is.
+    /// Whose processes may be front ends, besides root's and our own. If there are none, we run as root and listen,
+    /// anybody's may whom the socket's file lets in: its mode is 0660, so its owner and group say who that is. In client mode
+    /// the file is the front end's and says nothing: whoever can write in its directory can listen there.
     pub uids: Vec<u32>,
 }
 
@@ -65,7 +66,7 @@ impl VhostUserSpec {
 
     pub(super) fn uid_policy(&self) -> UidPolicy {
         let us = rustix::process::geteuid().as_raw();
-        if self.uids.is_empty() && us == 0 {
+        if self.uids.is_empty() && us == 0 && !self.client {
             return UidPolicy::Any;
         }
         UidPolicy::Listed([&[0, us], self.uids.as_slice()].concat())

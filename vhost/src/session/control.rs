@@ -35,7 +35,7 @@ pub(crate) enum Endpoint {
 /// Whose processes may be front ends.
 #[derive(Clone, Debug)]
 pub(crate) enum UidPolicy {
-    /// Whoever the socket file's mode lets in.
+    /// Whoever the mode of our socket's file lets in.
     Any,
     /// These.
     Listed(Vec<u32>),
