@@ -15,6 +15,7 @@ pub mod nic;
 pub mod notify;
 pub mod offload;
 mod port;
+pub mod socket_file;
 mod sync;
 pub mod tsc;
 pub mod vdev;
