@@ -1,6 +1,7 @@
 //! The control socket: JSON-RPC 2.0, one object a line. The daemon serves it; the command line is one client of it.
 
 mod client;
+mod lock;
 mod path;
 mod rpc;
 mod server;

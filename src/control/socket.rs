@@ -1,13 +1,14 @@
 //! The daemon's end of the control socket: made for its owner alone, gone when dropped.
 
-use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, fchmod, flock};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+use pmd::socket_file::{SocketFile, SocketFileError};
+use rustix::fs::Mode;
+
+use super::lock::StartLock;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 16;
@@ -16,9 +17,8 @@ const BACKLOG: i32 = 16;
 #[derive(Debug)]
 pub(crate) struct ControlSocket {
     listener: UnixListener,
-    path: PathBuf,
-    /// Device and inode: somebody else's file of that name is not removed.
-    identity: (u64, u64),
+    /// The file, which goes with it.
+    _file: SocketFile,
 }
 
 /// Why there is no control socket.
@@ -32,27 +32,32 @@ pub(crate) enum SocketError {
         "control socket path of {0} bytes; the system takes at most 107; give a shorter one with --control"
     )]
     TooLong(usize),
+    #[error(
+        "{0} is locked: another polder is starting there, or a program holds the file; stop it (fuser {0}), or give another \
+         socket with --control"
+    )]
+    Locked(PathBuf),
+    #[error("control socket: {0}; or give another path with --control")]
+    File(SocketFileError),
     #[error("control socket {path}: {step}: {source}; give another path with --control")]
     Os { path: PathBuf, step: &'static str, source: io::Error },
 }
 
 impl ControlSocket {
-    /// Listens at `path`, with mode 0600 whatever the umask. A socket on which nobody listens any more is replaced.
+    /// Listens at `path`, with mode 0600 whatever the umask. A socket on which nobody listens any more is replaced. Waits for
+    /// at most [`super::lock::PATIENCE`].
     pub(crate) fn listen(path: &Path) -> Result<Self, SocketError> {
-        let address = SocketAddrUnix::new(path).map_err(|_| SocketError::TooLong(path.as_os_str().len()))?;
-        let at = |step| move |e: rustix::io::Errno| failed(path, step)(e.into());
-        let _alone = lock_dir(path)?;
-        remove_stale(path)?;
-        let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .map_err(at("socket"))?;
-        // Linux gives the file the mode of the unbound socket, less the umask: at no time may others connect.
-        fchmod(&fd, Mode::RUSR | Mode::WUSR).map_err(at("fchmod"))?;
-        bind(&fd, &address).map_err(at("bind"))?;
-        let made = fs::symlink_metadata(path).map_err(failed(path, "stat"))?;
-        let this = Self { listener: fd.into(), path: path.to_owned(), identity: (made.dev(), made.ino()) };
-        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed(path, "chmod"))?;
-        listen(&this.listener, BACKLOG).map_err(at("listen"))?;
-        Ok(this)
+        let length = path.as_os_str().len();
+        if length > pmd::socket_file::MAX_PATH {
+            return Err(SocketError::TooLong(length));
+        }
+        // Of two daemons that find the same stale socket, one removes it.
+        let _alone = StartLock::take(path)?;
+        let file = SocketFile::listen(path, Mode::RUSR | Mode::WUSR, BACKLOG)?;
+        let failed = |source| SocketError::Os { path: path.to_owned(), step: "dup", source };
+        let listener = UnixListener::from(file.as_fd().try_clone_to_owned().map_err(failed)?);
+        listener.set_nonblocking(false).map_err(failed)?;
+        Ok(Self { listener, _file: file })
     }
 
     /// What to accept from.
@@ -61,46 +66,22 @@ impl ControlSocket {
     }
 }
 
-impl Drop for ControlSocket {
-    fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.identity);
-        if ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "control socket not removed");
+impl From<SocketFileError> for SocketError {
+    fn from(error: SocketFileError) -> Self {
+        match error {
+            SocketFileError::Answered(path) => Self::Answered(path),
+            SocketFileError::NoSocket(path) => Self::NoSocket(path),
+            other => Self::File(other),
         }
-    }
-}
-
-fn failed(path: &Path, step: &'static str) -> impl Fn(io::Error) -> SocketError {
-    move |source| SocketError::Os { path: path.to_owned(), step, source }
-}
-
-/// Locks the directory until dropped: of two daemons that find the same stale socket, one removes it.
-fn lock_dir(path: &Path) -> Result<File, SocketError> {
-    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let dir = File::open(dir).map_err(failed(path, "open its directory"))?;
-    flock(&dir, FlockOperation::LockExclusive).map_err(|e| failed(path, "lock its directory")(e.into()))?;
-    Ok(dir)
-}
-
-/// Removes a socket that refuses connections; an error for anything else that stands there.
-fn remove_stale(path: &Path) -> Result<(), SocketError> {
-    match fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(failed(path, "stat")(e)),
-        Ok(found) if !found.file_type().is_socket() => return Err(SocketError::NoSocket(path.to_owned())),
-        Ok(_) => {}
-    }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(SocketError::Answered(path.to_owned())),
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(failed(path, "remove"))
-        }
-        Err(e) => Err(failed(path, "connect")(e)),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     fn dir() -> tempfile::TempDir {
@@ -115,7 +96,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert!(UnixStream::connect(&path).is_ok());
         drop(socket);
-        assert!(!path.exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "neither socket nor lock");
     }
 
     #[test]

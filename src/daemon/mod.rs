@@ -36,6 +36,10 @@ pub(crate) fn run(settings: &Settings) -> Result<ExitCode, Failure> {
     let plane = Arc::new(Plane::start(settings, settings.hugepages, end.on_death())?);
     let _down = TakeDown(&plane);
     for port in &settings.ports {
+        if let Some(signal) = signals.pending().next() {
+            tracing::info!(signal, "ending before all ports are there");
+            return Ok(ExitCode::SUCCESS);
+        }
         plane.add(port).map_err(PlaneError::into_failure)?;
     }
     let listener = socket.listener().try_clone().map_err(Failure::runtime)?;
