@@ -17,6 +17,7 @@ pub mod offload;
 mod port;
 pub mod socket_file;
 mod sync;
+pub mod threads;
 pub mod tsc;
 pub mod vdev;
 pub mod virtio_pci;

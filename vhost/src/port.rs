@@ -19,6 +19,8 @@ use crate::session::announce::AnnounceSlot;
 use crate::session::{Control, Endpoint, Listener, Offer, Session};
 use crate::vring::{Account, GuestRx, GuestTx, PortNotifier, RingNotifier, VringSlot};
 use pmd::alarm::Alarm;
+use pmd::socket_file::SocketFile;
+use pmd::threads::{Role, spawn};
 use pmd::wake::Wake;
 
 /// How long who only looks waits for the session. Its thread has it for as long as a message takes; only if that waits for an
@@ -39,6 +41,8 @@ pub struct VhostUserPort {
     was_up: AtomicBool,
     stop: Arc<Alarm>,
     thread: Option<JoinHandle<()>>,
+    /// The socket's file, which goes with the port: its thread has no right to remove files.
+    _file: Option<SocketFile>,
     opened: bool,
     _descriptors: Descriptors,
 }
@@ -57,10 +61,11 @@ impl VhostUserPort {
             move |source| PortError::Os { what, source }
         };
         let allowance = Arc::new(Allowance::new(spec.memory).map_err(|left| too_much_memory(spec, left))?);
-        let endpoint = if spec.client {
-            Endpoint::Client(spec.path.clone())
+        let (endpoint, file, role) = if spec.client {
+            (Endpoint::Client(spec.path.clone()), None, Role::ClientSession)
         } else {
-            Endpoint::Server(Listener::bind(&spec.path)?)
+            let (listener, file) = Listener::bind(&spec.path)?;
+            (Endpoint::Server(listener), Some(file), Role::Session)
         };
         let alarm = Arc::new(Alarm::new().map_err(os("eventfd"))?);
         let stop = Arc::new(Alarm::new().map_err(os("eventfd"))?);
@@ -83,7 +88,7 @@ impl VhostUserPort {
             Arc::clone(&stop),
             notifier,
         );
-        let thread = std::thread::Builder::new().name(spec.thread_name()).spawn(move || control.run());
+        let thread = spawn(spec.thread_name(), role, move || control.run());
         let thread = Some(thread.map_err(os("cannot start its thread"))?);
         let counters = PortCounters::new(pairs, pairs);
         let was_up = AtomicBool::new(false);
@@ -95,6 +100,7 @@ impl VhostUserPort {
             was_up,
             stop,
             thread,
+            _file: file,
             opened: false,
             _descriptors: descriptors,
         })

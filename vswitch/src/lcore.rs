@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 use mbuf::LcoreId;
+use pmd::threads::{Role, begin};
 
 use crate::cpu::ThreadId;
 use crate::fdb::{Fdb, Sweep};
@@ -180,7 +181,9 @@ fn settle(cpu: Option<usize>, idle: IdlePolicy) -> Result<LcoreId, SwitchError> 
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1_000));
     }
     pmd::notify::prepare_thread()?;
-    LcoreId::claim().ok_or(SwitchError::TooManyLcores(mbuf::MAX_LCORES + 1))
+    let identity = LcoreId::claim().ok_or(SwitchError::TooManyLcores(mbuf::MAX_LCORES + 1))?;
+    begin(Role::Lcore).map_err(SwitchError::Thread)?;
+    Ok(identity)
 }
 
 /// The thread's own end.

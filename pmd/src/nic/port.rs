@@ -9,6 +9,7 @@ use super::slot::Slot;
 use super::watch::{Opener, Pair, State, Status, Watch, lock};
 use super::{NicDriver, NicError};
 use crate::alarm::Alarm;
+use crate::threads::{Role, spawn};
 use crate::wake::Wake;
 use crate::{Link, Port, PortCounters, PortError, QueueEnv, Queues, RxQueue, TxQueue};
 
@@ -117,8 +118,7 @@ impl<D: NicDriver> Port for NicPort<D> {
             retry: Duration::ZERO,
         };
         watch.first_start()?;
-        let named = std::thread::Builder::new().name(format!("nic {}", self.name));
-        let thread = named.spawn(move || watch.run());
+        let thread = spawn(format!("nic {}", self.name), Role::Nic, move || watch.run());
         let no_thread = |source| PortError::Os { what: "cannot start a NIC's thread".into(), source };
         self.thread = Some(thread.map_err(no_thread)?);
         Ok(queues)

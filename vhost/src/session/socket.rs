@@ -19,14 +19,18 @@ const MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP).union(Mode::WG
 const BACKLOG: i32 = 8;
 const NEW: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
-/// A listening socket and its file, which goes with it.
+/// A listening socket.
 #[derive(Debug)]
-pub(crate) struct Listener(SocketFile);
+pub(crate) struct Listener(OwnedFd);
 
 impl Listener {
-    /// Makes the socket and listens; see [`SocketFile::listen`].
-    pub(crate) fn bind(path: &Path) -> Result<Self, PortError> {
-        SocketFile::listen(path, MODE, BACKLOG).map(Self).map_err(refused)
+    /// Makes the socket and its file, and listens; see [`SocketFile::listen`].
+    pub(crate) fn bind(path: &Path) -> Result<(Self, SocketFile), PortError> {
+        let file = SocketFile::listen(path, MODE, BACKLOG).map_err(refused)?;
+        let what = || format!("cannot share the socket {}", path.display());
+        let socket = file.as_fd().try_clone_to_owned();
+        let socket = socket.map_err(|source| PortError::Os { what: what(), source })?;
+        Ok((Self(socket), file))
     }
 
     /// A connection that waits, if there is one.
