@@ -11,7 +11,7 @@ use pmd::bus::pci::Bdf;
 
 use crate::failure::Failure;
 use crate::report::MOST_SECONDS;
-use crate::settings::{CpuList, Hugepages, MemorySize, PortName, PortSetting};
+use crate::settings::{CpuList, Hugepages, MemorySize, PortName, PortSetting, Sandbox};
 
 /// A poll-mode virtual switch and vhost-user backend.
 #[derive(Debug, Parser)]
@@ -74,6 +74,10 @@ pub(crate) struct RunArgs {
     /// Pages for it: auto, 1g, 2m or off [default: auto]
     #[arg(long, value_name = "KIND")]
     pub(crate) hugepages: Option<Hugepages>,
+    /// Rights to give up once it runs: auto keeps what ports need that may still be added, strict what the configured ones
+    /// need, off all [default: auto]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) sandbox: Option<Sandbox>,
 }
 
 /// `polder demo`

@@ -48,6 +48,15 @@ impl End {
         })
     }
 
+    /// Whether a signal has asked for the end already, before anybody waits for it.
+    pub(super) fn was_asked_for(&mut self) -> bool {
+        let signal = self.signals.pending().next();
+        if let Some(signal) = signal {
+            tracing::info!(signal, "ending before all ports are there");
+        }
+        signal.is_some()
+    }
+
     /// Waits for the end.
     ///
     /// # Errors

@@ -65,6 +65,11 @@ impl DaemonMethods {
         as_json(stages::measure(&self.plane, Duration::from_secs((*seconds).into())))
     }
 
+    fn version(&self) -> Value {
+        let (version, sandbox) = (env!("CARGO_PKG_VERSION"), self.plane.sandbox().name());
+        json!({"version": version, "pid": std::process::id(), "sandbox": sandbox})
+    }
+
     fn fdb_flush(&self) -> Answer {
         Ok(json!({"flushed": self.plane.view().fdb().flush()}))
     }
@@ -81,7 +86,7 @@ impl Methods for DaemonMethods {
             "fdb.flush" => params.none().and_then(|()| self.fdb_flush()),
             "stats" => params.none().and_then(|()| as_json(snapshot::stats(&self.plane))),
             "stages" => self.stages(&params.read()?),
-            "version" => params.none().map(|()| json!({"version": env!("CARGO_PKG_VERSION")})),
+            "version" => params.none().map(|()| self.version()),
             _ => Err(RpcError::new(code::METHOD_NOT_FOUND, format!("there is no method {method:.64?}"))),
         }
     }

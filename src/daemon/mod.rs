@@ -1,5 +1,6 @@
 //! `polder run`: joins ports and switch, serves the control socket, and takes everything down again.
 
+mod confine;
 mod descriptors;
 mod end;
 mod make;
@@ -28,20 +29,21 @@ use methods::DaemonMethods;
 /// The control socket comes first, since it tells whether another daemon is in charge; nobody is answered before
 /// everything stands.
 pub(crate) fn run(settings: &Settings) -> Result<ExitCode, Failure> {
-    let end = End::watch()?;
+    let mut end = End::watch()?;
     descriptors::raise_limit();
     let path = control_path(settings.control.clone());
     make_default_dir(&path)?;
     let socket = ControlSocket::listen(&path).map_err(socket_failure)?;
+    confine::begin(settings.sandbox)?;
     let plane = Arc::new(Plane::start(settings, settings.hugepages, end.on_death())?);
     let _down = TakeDown(&plane);
     for port in &settings.ports {
-        if let Some(signal) = signals.pending().next() {
-            tracing::info!(signal, "ending before all ports are there");
+        if end.was_asked_for() {
             return Ok(ExitCode::SUCCESS);
         }
         plane.add(port).map_err(PlaneError::into_failure)?;
     }
+    confine::settled(settings.sandbox)?;
     let listener = socket.listener().try_clone().map_err(Failure::runtime)?;
     serve(listener, Arc::new(DaemonMethods::new(Arc::clone(&plane)))).map_err(Failure::runtime)?;
     say_ready()?;

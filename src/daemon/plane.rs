@@ -8,12 +8,13 @@ use mbuf::Mempool;
 use pmd::{Port, PortError, QueueEnv};
 use vswitch::{FdbConfig, IdlePolicy, LcoreConfig, OnDeath, PortId, Switch, SwitchConfig, SwitchError, View};
 
+use super::confine;
 use super::make::make;
 use super::memory::make_pool;
 use crate::cli::MachineArgs;
 use crate::failure::Failure;
 use crate::nic::{Machine, warnings_at_start};
-use crate::settings::{Hugepages, Poll, PortName, PortSetting, PortSpec, Settings, SwitchSetting};
+use crate::settings::{Hugepages, Poll, PortName, PortSetting, PortSpec, Sandbox, Settings, SwitchSetting};
 
 /// A switch and its ports.
 pub(crate) struct Plane {
@@ -22,6 +23,8 @@ pub(crate) struct Plane {
     /// For those who only look.
     view: View,
     pool: &'static Mempool,
+    /// Named to who adds a port for which rights are missing.
+    sandbox: Sandbox,
     /// Never held while `switch` is waited for, nor the other way round.
     ports: Mutex<BTreeMap<PortName, Entry>>,
     /// Held by whoever adds or removes a port: one at a time.
@@ -80,6 +83,7 @@ impl Plane {
         Ok(Self {
             view: switch.view().clone(),
             switch: Mutex::new(switch),
+            sandbox: settings.sandbox,
             pool: make_pool(settings.memory, hugepages)?,
             ports: Mutex::default(),
             changing: Mutex::default(),
@@ -103,6 +107,11 @@ impl Plane {
         self.pool
     }
 
+    /// What rights were given up.
+    pub(crate) fn sandbox(&self) -> Sandbox {
+        self.sandbox
+    }
+
     /// How long it has been there.
     pub(crate) fn uptime(&self) -> Duration {
         self.started.elapsed()
@@ -124,7 +133,11 @@ impl Plane {
         if self.ports().contains_key(name) {
             return Err(PlaneError::PortExists(name.clone()));
         }
-        let failed = |source| PlaneError::Port { name: name.clone(), spec: spec.clone(), source };
+        let failed = |source| PlaneError::Port {
+            name: name.clone(),
+            spec: spec.clone(),
+            source: confine::explain(source, self.sandbox),
+        };
         let refused = |source| PlaneError::Switch { name: name.clone(), source };
         let mut port = make(spec).map_err(failed)?;
         let id = self.switch().reserve_port(&name.to_string()).map_err(refused)?;
@@ -224,6 +237,7 @@ pub(super) mod tests {
             switch: SwitchSetting::default(),
             memory: "8M".parse::<MemorySize>().unwrap(),
             hugepages: Hugepages::Off,
+            sandbox: Sandbox::Off,
             control: None,
         };
         let plane = Plane::start(&settings, Hugepages::Off, on_death).unwrap();

@@ -20,7 +20,7 @@ use crate::cli::DemoArgs;
 use crate::daemon::{Plane, PlaneError, stats};
 use crate::failure::Failure;
 use crate::report::Stats;
-use crate::settings::{Hugepages, MemorySize, PortSetting, Settings, SwitchSetting, allowed_cpus};
+use crate::settings::{Hugepages, MemorySize, PortSetting, Sandbox, Settings, SwitchSetting, allowed_cpus};
 use counts::Counts;
 use guest::Guest;
 use live::{Live, Second};
@@ -92,6 +92,7 @@ fn start_switch(cpu: usize, dir: &TempDir) -> Result<Plane, Failure> {
         switch: SwitchSetting::default(),
         memory: MemorySize::default(),
         hugepages: Hugepages::Auto,
+        sandbox: Sandbox::Off,
         control: None,
     };
     let plane = Plane::start(&settings, Hugepages::Off, OnDeath::default())?;

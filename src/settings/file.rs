@@ -2,6 +2,7 @@
 //!
 //! ```toml
 //! control = "/run/polder/control.sock"
+//! sandbox = "auto"        # what rights are given up: strict, off
 //!
 //! [switch]
 //! mac_ageing_s = 300      # an address not heard of for so long is forgotten
@@ -28,7 +29,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Hugepages, MemorySize, PortName, PortSpec, SwitchSetting};
+use super::{Hugepages, MemorySize, PortName, PortSpec, Sandbox, SwitchSetting};
 use crate::failure::Failure;
 
 /// Largest file read, in bytes.
@@ -40,6 +41,7 @@ const MAX_FILE: u64 = 1 << 20;
 pub(crate) struct FileForm {
     /// Control socket.
     pub(crate) control: Option<PathBuf>,
+    pub(crate) sandbox: Option<Sandbox>,
     #[serde(default)]
     pub(crate) switch: SwitchSetting,
     #[serde(default)]
@@ -119,10 +121,11 @@ mod tests {
 
     #[test]
     fn all_that_can_be_said() {
-        let text = "control = '/c'\n[switch]\nmac_ageing_s = 5\n[memory]\nsize = '8M'\nhugepages = '2m'\n\
+        let text = "control = '/c'\nsandbox = 'strict'\n[switch]\nmac_ageing_s = 5\n[memory]\nsize = '8M'\nhugepages = '2m'\n\
                     [[lcore]]\ncpu = 0\n[[port]]\nname = 'a'\nspec = 'null'\n[[port]]\nname = 'b'\nspec = 'tap:t0'\n";
         let form = parse(text).unwrap();
         assert_eq!((form.port.len(), form.lcore.len()), (2, 1));
+        assert_eq!(form.sandbox, Some(Sandbox::Strict));
         assert_eq!(form.memory.hugepages, Some(Hugepages::Mib));
         assert!(parse("").unwrap().port.is_empty());
     }
@@ -138,6 +141,7 @@ mod tests {
             (3, "[memory]\n\nsize = '3'\n"),
             (2, "[memory]\nhugepages = '4k'\n"),
             (2, "[[lcore]]\ncpu = -1\n"),
+            (1, "sandbox = 'maybe'\n"),
             (2, "[switch]\nmac_ageing_s = 'long'\n"),
             (3, "[[port]]\nname = 'a'\nspec = 'nul\n"),
             (1, "[[port]\n"),

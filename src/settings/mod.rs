@@ -5,6 +5,7 @@ mod file;
 mod memory;
 mod name;
 mod port;
+mod sandbox;
 mod switch;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ pub(crate) use cpus::{CpuList, allowed as allowed_cpus, as_list};
 pub(crate) use memory::{Hugepages, MemorySize};
 pub(crate) use name::PortName;
 pub(crate) use port::{PortSetting, PortSpec};
+pub(crate) use sandbox::Sandbox;
 pub(crate) use switch::{Poll, SwitchSetting};
 
 use crate::cli::RunArgs;
@@ -35,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) memory: MemorySize,
     /// Its pages.
     pub(crate) hugepages: Hugepages,
+    /// What of its rights the process keeps.
+    pub(crate) sandbox: Sandbox,
     /// The control socket, if one was named.
     pub(crate) control: Option<PathBuf>,
 }
@@ -53,6 +57,7 @@ impl Settings {
             switch: form.switch,
             memory: args.memory.or(form.memory.size).unwrap_or_default(),
             hugepages: args.hugepages.or(form.memory.hugepages).unwrap_or_default(),
+            sandbox: args.sandbox.or(form.sandbox).unwrap_or_default(),
             control: control.or(form.control),
         })
     }

@@ -70,6 +70,10 @@ impl Daemon {
         self.dir.path()
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn control(&self) -> PathBuf {
         self.dir.path().join("control")
     }

@@ -14,6 +14,7 @@ mod nic;
 mod notify;
 mod ports;
 mod run;
+mod sandbox;
 mod traffic;
 #[path = "../../pmd/tests/pci/tree.rs"]
 mod tree;
