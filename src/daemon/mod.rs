@@ -34,7 +34,7 @@ pub(crate) fn run(settings: &Settings) -> Result<ExitCode, Failure> {
     let path = control_path(settings.control.clone());
     make_default_dir(&path)?;
     let socket = ControlSocket::listen(&path).map_err(socket_failure)?;
-    confine::begin(settings.sandbox)?;
+    confine::begin(settings, &path)?;
     let plane = Arc::new(Plane::start(settings, settings.hugepages, end.on_death())?);
     let _down = TakeDown(&plane);
     for port in &settings.ports {

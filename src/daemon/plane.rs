@@ -136,7 +136,7 @@ impl Plane {
         let failed = |source| PlaneError::Port {
             name: name.clone(),
             spec: spec.clone(),
-            source: confine::explain(source, self.sandbox),
+            source: confine::explain(source, spec, self.sandbox),
         };
         let refused = |source| PlaneError::Switch { name: name.clone(), source };
         let mut port = make(spec).map_err(failed)?;

@@ -98,14 +98,20 @@ fn auto_keeps_what_ports_to_come_need_and_everything_works() {
 #[test]
 fn strict_keeps_no_capability_and_says_which_setting_is_in_the_way() {
     let sockets = tempfile::tempdir().expect("a folder");
-    let daemon = Daemon::start(&["--sandbox", "strict", "--port", "a0=null"]);
-    is_confined(&daemon, 0);
+    let first = format!("first=vhost-user:{}", sockets.path().join("first").display());
+    let capture = format!("capture=pcap:tx={}", sockets.path().join("capture").display());
+    let daemon = Daemon::start(&["--sandbox", "strict", "--port", &first, "--port", &capture]);
+    is_confined(&daemon, 1);
     let all = threads(&daemon);
     assert!(all.iter().all(|(_, status)| field(status, "CapPrm") == NONE), "{all:?}");
     works(&daemon, sockets.path());
-    let out = daemon.ask(&["port", "add", "p=af_packet:lo"]);
-    let line = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(!out.status.success() && line.contains("sandbox"), "{line}");
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let elsewhere = format!("z=vhost-user:{}", elsewhere.path().join("z").display());
+    for port in ["p=af_packet:lo", &elsewhere] {
+        let out = daemon.ask(&["port", "add", port]);
+        let line = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!out.status.success() && line.contains("sandbox"), "{line}");
+    }
     let (status, error, _) = daemon.stop();
     assert_eq!((status.code(), error.as_str()), (Some(0), ""));
 }

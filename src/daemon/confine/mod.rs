@@ -7,12 +7,14 @@
 //! | NICs' threads | [`PORTS`], as far as they were there | the process's; another fails with EPERM |
 //! | main, control socket | the same; `strict`: none once the configured ports are there | the same |
 //!
-//! All of it happens before the first thread starts, or at a thread's own start; no_new_privs is for all.
+//! Files: [`files`]. All of it happens before the first thread starts, or at a thread's own start; no_new_privs is for all.
 
+mod files;
 mod filter;
 mod lists;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use pmd::PortError;
@@ -24,7 +26,7 @@ use rustix::thread::{
 };
 
 use crate::failure::Failure;
-use crate::settings::Sandbox;
+use crate::settings::{PortSpec, Sandbox, Settings};
 use filter::{Filters, apply};
 
 /// What ports of some kind need when they are added, and NICs when they are opened again.
@@ -35,12 +37,15 @@ pub(crate) const PORTS: CapabilitySet = CapabilitySet::NET_ADMIN
     .union(CapabilitySet::DAC_OVERRIDE);
 
 /// Gives up what no port can need, and has each thread that begins from now on give up more. Before any thread starts.
-pub(super) fn begin(sandbox: Sandbox) -> Result<(), Failure> {
+pub(super) fn begin(settings: &Settings, control: &Path) -> Result<(), Failure> {
+    let sandbox = settings.sandbox;
     if sandbox == Sandbox::Off {
         return Ok(());
     }
     let confined = keep_bounded(PORTS).and_then(|()| {
         set_no_new_privs(true)?;
+        let landlock = files::restrict(settings, control).map_err(io::Error::other)?;
+        tracing::info!(?landlock, "rights are given up");
         let filters = Filters::compile()?;
         apply(&filters.process)?;
         Ok(Arc::new(filters))
@@ -72,12 +77,19 @@ pub(super) fn settled(sandbox: Sandbox) -> Result<(), Failure> {
 }
 
 /// Names the setting to who is refused what was given up by it.
-pub(super) fn explain(error: PortError, sandbox: Sandbox) -> PortError {
-    if sandbox != Sandbox::Strict || !is_denied(&error) {
-        return error;
-    }
-    let why = "sandbox = \"strict\" gave up that right when the configured ports were there: put this port into the \
-               configuration, or use sandbox = \"auto\"; then restart";
+pub(super) fn explain(error: PortError, spec: &PortSpec, sandbox: Sandbox) -> PortError {
+    let why = match sandbox {
+        _ if !is_denied(&error) => return error,
+        Sandbox::Strict => {
+            "sandbox = \"strict\" gave up that right when the configured ports were there: put this port into the \
+             configuration, or use sandbox = \"auto\"; then restart"
+        }
+        Sandbox::Auto if spec.kind() == "pcap" => {
+            "sandbox = \"auto\" lets files be written below /tmp, /var/tmp and where the configuration has pcap ports: \
+             choose such a place"
+        }
+        _ => return error,
+    };
     PortError::Os { what: error.to_string(), source: io::Error::new(io::ErrorKind::PermissionDenied, why) }
 }
 

@@ -1,9 +1,13 @@
 //! A violation kills the process that makes it: a child of the test, which is this test program again.
 
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 
 use super::*;
+use crate::settings::{Hugepages, MemorySize, SwitchSetting};
+use mbuf::foreign::{self, ForeignMapping};
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 const VARIABLE: &str = "POLDER_TEST_VIOLATION";
 
@@ -11,7 +15,16 @@ const VARIABLE: &str = "POLDER_TEST_VIOLATION";
 const ROLES: [(&str, Role); 4] =
     [("lcore", Role::Lcore), ("session", Role::Session), ("client", Role::ClientSession), ("nic", Role::Nic)];
 
-fn act(what: &str) {
+/// Guest memory that its owner took away.
+fn vanished() -> ForeignMapping {
+    let fd = memfd_create("guest", MemfdFlags::CLOEXEC).expect("memfd");
+    ftruncate(&fd, 4096).expect("ftruncate");
+    let memory = ForeignMapping::map(fd.as_fd(), 0, 4096, true).expect("a mapping");
+    ftruncate(&fd, 0).expect("ftruncate");
+    memory
+}
+
+fn act(what: &str, memory: Option<ForeignMapping>) {
     match what {
         "execve" => drop(Command::new("/bin/true").status()),
         "inet" => drop(std::net::UdpSocket::bind("127.0.0.1:0")),
@@ -37,6 +50,18 @@ fn act(what: &str) {
             let mapped = unsafe { mmap_anonymous(core::ptr::null_mut(), 4096, all, private) };
             assert!(mapped.is_err());
         }
+        "vanish" => {
+            let memory = memory.expect("guest memory");
+            #[expect(unsafe_code, reason = "foreign memory")]
+            // SAFETY: aligned and inside the mapping, which is registered.
+            let word = unsafe { foreign::load_u64(memory.base().as_ptr().cast()) };
+            assert!(word == 0 && memory.is_gone());
+        }
+        "file" => {
+            let file = std::env::temp_dir().join("polder-test-sandbox");
+            let error = std::fs::write(file, "x").expect_err("no files in strict");
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        }
         "nothing" => {
             // What a panic does is no violation, nor is the allocator's work.
             let panicked = std::panic::catch_unwind(|| panic!("on purpose"));
@@ -54,11 +79,21 @@ fn child() {
     let Ok(text) = std::env::var(VARIABLE) else { return };
     let (role, what) = text.split_once(':').expect("ROLE:ACT");
     let (role, what) = (ROLES.iter().find(|r| r.0 == role).expect("a role").1, what.to_owned());
-    begin(Sandbox::Strict).expect("rights can be given up");
+    let settings = Settings {
+        ports: vec![],
+        cpus: vec![],
+        switch: SwitchSetting::default(),
+        memory: MemorySize::default(),
+        hugepages: Hugepages::Off,
+        sandbox: Sandbox::Strict,
+        control: None,
+    };
+    begin(&settings, Path::new("/nowhere/control")).expect("rights can be given up");
+    let memory = (what == "vanish").then(vanished);
     let (said, heard) = std::sync::mpsc::channel();
     let (over, looked) = std::sync::mpsc::channel::<()>();
     pmd::threads::spawn("confined".into(), role, move || {
-        act(&what);
+        act(&what, memory);
         let _ = said.send(rustix::thread::gettid());
         let _ = looked.recv();
     })
@@ -106,6 +141,9 @@ fn what_is_no_violation_is_survived() {
         ("session", "nothing"),
         ("session", "open"),
         ("client", "unix"),
+        ("lcore", "vanish"),
+        ("session", "vanish"),
+        ("nic", "file"),
         ("nic", "refused"),
         ("nic", "inet"),
         ("nic", "executable"),
