@@ -5,6 +5,7 @@ mod cpus;
 mod files;
 mod memory;
 mod nic;
+mod rights;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -81,6 +82,9 @@ fn examine(machine: &Machine, control: &Path) -> Vec<Check> {
         files::control(control),
     ];
     checks.extend(charge::checks(control));
+    if let Ok(mut client) = Client::connect(control.to_owned()) {
+        checks.extend(rights::checks(&mut client));
+    }
     checks.extend(nics.checks(machine));
     checks
 }

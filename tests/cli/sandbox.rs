@@ -116,6 +116,28 @@ fn strict_keeps_no_capability_and_says_which_setting_is_in_the_way() {
     assert_eq!((status.code(), error.as_str()), (Some(0), ""));
 }
 
+/// What `polder doctor` says of the daemon's rights, by name.
+fn doctor(daemon: &Daemon, name: &str) -> Vec<String> {
+    let out = daemon.ask(&["doctor", "--json"]);
+    let said: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    let checks = said["checks"].as_array().expect("checks").iter().filter(|check| check["name"] == name);
+    checks.map(|check| format!("{}: {} -> {}", check["state"], check["found"], check["mend"])).collect()
+}
+
+#[test]
+fn doctor_names_what_is_left_over_and_what_is_missing() {
+    let auto = Daemon::start(&["--port", "a=null"]);
+    assert!(doctor(&auto, "sandbox")[0].contains("ok"), "{:?}", doctor(&auto, "sandbox"));
+    let left = doctor(&auto, "capabilities");
+    assert_eq!(left[0].contains("left over"), geteuid().is_root(), "{left:?}");
+    assert_eq!(doctor(&auto, "user")[0].contains("root"), geteuid().is_root());
+    let strict = Daemon::start(&["--sandbox", "strict", "--port", "a=null"]);
+    assert!(doctor(&strict, "capabilities")[0].contains("none"), "{:?}", doctor(&strict, "capabilities"));
+    let off = Daemon::start(&["--sandbox", "off", "--port", "a=null"]);
+    let said = doctor(&off, "sandbox");
+    assert!(said[0].contains("warn") && said[0].contains("--sandbox auto"), "{said:?}");
+}
+
 #[test]
 fn off_gives_up_nothing() {
     let daemon = Daemon::start(&["--sandbox", "off", "--port", "a=null"]);
