@@ -4,6 +4,7 @@
 
 use std::ptr::NonNull;
 
+use mbuf::foreign::ForeignMapping;
 use mbuf::{Iova, PageSize, Zone, ZoneConfig, ZoneError};
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat, ftruncate};
 
@@ -146,4 +147,30 @@ fn a_name_that_no_memfd_can_have_is_an_error() {
     let name = "a\0b".into();
     let error = Zone::new(&ZoneConfig { name, ..config(1, PageSize::Small4K) }).unwrap_err();
     assert!(matches!(error, ZoneError::System { step: "memfd_create", .. }), "{error}");
+}
+
+/// The kernel's flags of the mapping that holds an address (`VmFlags` in proc_pid_smaps(5)).
+fn vm_flags(at: usize) -> String {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut inside = false;
+    for line in maps.lines() {
+        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+        let hex = |text: &str| usize::from_str_radix(text, 16).ok();
+        if let Some((Some(start), Some(end))) = range.map(|(start, end)| (hex(start), hex(end))) {
+            inside = (start..end).contains(&at);
+        } else if inside && let Some(flags) = line.strip_prefix("VmFlags:") {
+            return flags.to_owned();
+        }
+    }
+    panic!("no mapping holds {at:#x}");
+}
+
+#[test]
+fn m24_packets_and_guest_memory_are_in_no_core_dump() {
+    let zone = Zone::new(&config(1 << 20, PageSize::Small4K)).unwrap();
+    let guest = ForeignMapping::map(zone.fd(), 0, 1 << 20, true).unwrap();
+    for at in [guest.base().addr().get(), zone.base().addr().get()] {
+        let flags = vm_flags(at);
+        assert!(flags.split(' ').any(|flag| flag == "dd"), "{flags}");
+    }
 }
