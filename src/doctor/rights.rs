@@ -1,7 +1,7 @@
 //! What rights a running daemon still has, and which it lacks.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::json;
@@ -66,7 +66,7 @@ fn threads_of(pid: u32) -> Vec<Thread> {
     tasks.filter_map(|task| read_thread(&task.ok()?.path())).collect()
 }
 
-fn read_thread(task: &PathBuf) -> Option<Thread> {
+fn read_thread(task: &Path) -> Option<Thread> {
     let name = fs::read_to_string(task.join("comm")).ok()?.trim().to_owned();
     Some(Thread { name, ..parse_status(&fs::read_to_string(task.join("status")).ok()?)? })
 }

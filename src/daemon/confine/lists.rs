@@ -26,6 +26,7 @@ const COMMON: &[libc::c_long] = &[
     libc::SYS_restart_syscall,
     libc::SYS_ppoll,
     libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
     libc::SYS_epoll_ctl,
     // Eventfds, the log.
     libc::SYS_read,

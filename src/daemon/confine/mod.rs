@@ -17,6 +17,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use landlock::RulesetStatus;
 use pmd::PortError;
 use pmd::threads::Role;
 use rustix::io::Errno;
@@ -45,6 +46,9 @@ pub(super) fn begin(settings: &Settings, control: &Path) -> Result<(), Failure> 
     let confined = keep_bounded(PORTS).and_then(|()| {
         set_no_new_privs(true)?;
         let landlock = files::restrict(settings, control).map_err(io::Error::other)?;
+        if sandbox == Sandbox::Strict && landlock == RulesetStatus::NotEnforced {
+            tracing::warn!("this kernel has no Landlock: files are protected by their modes alone");
+        }
         tracing::info!(?landlock, "rights are given up");
         let filters = Filters::compile()?;
         apply(&filters.process)?;
