@@ -29,12 +29,13 @@ use methods::DaemonMethods;
 /// The control socket comes first, since it tells whether another daemon is in charge; nobody is answered before
 /// everything stands.
 pub(crate) fn run(settings: &Settings) -> Result<ExitCode, Failure> {
-    let mut end = End::watch()?;
     descriptors::raise_limit();
     let path = control_path(settings.control.clone());
     make_default_dir(&path)?;
     let socket = ControlSocket::listen(&path).map_err(socket_failure)?;
+    // Before the first thread starts: rights belong to threads. Until here a signal ends the process at once.
     confine::begin(settings, &path)?;
+    let mut end = End::watch()?;
     let plane = Arc::new(Plane::start(settings, settings.hugepages, end.on_death())?);
     let _down = TakeDown(&plane);
     for port in &settings.ports {

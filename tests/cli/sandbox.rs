@@ -36,6 +36,8 @@ fn forwards(a: &Path, b: &Path) {
     let (end, mut got) = (Instant::now() + PATIENCE, Vec::new());
     while Instant::now() < end {
         a.send(&frame, NetHdr::default()).expect("send");
+        // It sleeps until it is called.
+        b.pairs()[0].rx.queue_mut().wait_used(Duration::from_millis(100)).expect("a wait");
         if b.recv_within(&mut got, Duration::from_millis(100)).expect("receive").is_some() {
             return assert_eq!(got, frame);
         }
@@ -55,6 +57,9 @@ fn works(daemon: &Daemon, sockets: &Path) {
     }
     forwards(&path("a"), &path("b"));
     forwards(&path("b"), &path("c"));
+    // Guests were called without waiting (decision 0008): by a context that a confined thread has, too.
+    let maps = fs::read_to_string(format!("/proc/{}/maps", daemon.pid())).expect("its mappings");
+    assert!(maps.contains("[aio]"), "calls to guests fall back on a write that may wait");
     daemon.ask_json(&["stats", "--stages", "--json"]);
     daemon.ask_json(&["port", "list", "--json"]);
     daemon.ask_json(&["fdb", "list", "--json"]);
