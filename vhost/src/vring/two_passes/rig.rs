@@ -11,7 +11,7 @@ use pmd::{QueueCounters, QueueEnv};
 use crate::driver::{GuestRam, RamConfig, Span};
 use crate::memory::{FrontendVa, Gpa, GuestMemory, RegionRequest, Window};
 use crate::session::announce::AnnounceSlot;
-use crate::vring::{Fault, GuestRx, GuestTx, VringSetup, VringSlot};
+use crate::vring::{Fault, GuestRx, GuestTx, PortNotifier, RingNotifier, VringSetup, VringSlot};
 use crate::wire::net::F_RING_PACKED;
 use crate::wire::packed::{DESC_FLAGS_OFFSET, EVENT_SIZE, PackedDesc, Position};
 use crate::wire::ring::{Desc, USED_IDX_OFFSET, avail_bytes, desc_bytes, used_bytes};
@@ -87,8 +87,10 @@ impl Rig {
             mmap_offset: at,
             fd: std::os::fd::AsFd::as_fd(&ram).try_clone_to_owned().expect("a descriptor"),
         };
-        let memory = Arc::new(GuestMemory::map(&[region(0), region(half)]).expect("a table"));
-        let slot = Arc::new(VringSlot::new(Arc::new(Alarm::new().expect("an alarm")), None));
+        let memory = GuestMemory::default().replaced_by(&[region(0), region(half)]).expect("a table");
+        let memory = Arc::new(memory);
+        let notifier = Arc::new(PortNotifier::new(Arc::new(Alarm::new().expect("an alarm"))));
+        let slot = Arc::new(VringSlot::new(RingNotifier::new(notifier), None));
         let ram = ram.span(0, ram.bytes());
         Self { shape, ram, slot, counters: Arc::default(), next: Position::START, avail_idx: 0, memory }
     }
@@ -105,7 +107,7 @@ impl Rig {
             if packed { (EVENT_SIZE, EVENT_SIZE) } else { (avail_bytes(size), used_bytes(size)) };
         (self.next, self.avail_idx) = (Position::START, 0);
         self.ram.store_u16(self.shape.used() + USED_IDX_OFFSET, 0, Ordering::Relaxed);
-        self.slot.start(VringSetup {
+        let started = self.slot.start(VringSetup {
             size,
             desc: self.window(0, desc_bytes(size)),
             avail: self.window(self.shape.avail(), avail),
@@ -114,9 +116,9 @@ impl Rig {
             features,
             memory: Arc::clone(&self.memory),
             call: None,
-            err: None,
             enabled: true,
         });
+        started.expect("memory for the ring's bookkeeping");
     }
 
     /// What the guest receives by.
