@@ -173,7 +173,10 @@ impl<F: Format> Giving<'_, F> {
             let given = if self.writer.put_plain(self.ring, mbuf, &mut plain) {
                 Given::Sent
             } else {
-                self.give_scattered(mbuf, &mut plain)?
+                // By value: the list stays in registers while every packet is plain.
+                let (given, left) = self.give_scattered(mbuf, plain)?;
+                plain = left;
+                given
             };
             if !self.count(&given, mbuf.len()) {
                 break;
@@ -198,7 +201,7 @@ impl<F: Format> Giving<'_, F> {
         // A second handle: if there are no buffers, the packet stays in the burst.
         match adapt(mbuf.share(), self.writer.accepted) {
             Err(reason) => Ok(Given::Dropped(reason)),
-            Ok(Adapted::One(one)) => self.give_scattered(&one, &mut PlainList::default()),
+            Ok(Adapted::One(one)) => Ok(self.give_scattered(&one, PlainList::default())?.0),
             Ok(Adapted::Many(segments)) => self.give_segments(segments),
         }
     }
@@ -211,7 +214,7 @@ impl<F: Format> Giving<'_, F> {
         }
         for segment in segments {
             let given = match segment {
-                Ok(segment) => self.give_scattered(&segment, &mut PlainList::default())?,
+                Ok(segment) => self.give_scattered(&segment, PlainList::default())?.0,
                 Err(NoMbufs) => Given::Dropped(DropReason::NoMbufs),
             };
             if !matches!(given, Given::Sent) {
@@ -227,19 +230,25 @@ impl<F: Format> Giving<'_, F> {
     /// One packet into whatever buffers there are: plain ones that are too short for it, chains, several if the guest takes
     /// that. First pass, then second.
     #[cold]
-    fn give_scattered(&mut self, mbuf: &Mbuf<'_>, plain: &mut PlainList<'_>) -> Result<Given, Fault> {
+    fn give_scattered<'f>(
+        &mut self,
+        mbuf: &Mbuf<'_>,
+        mut plain: PlainList<'f>,
+    ) -> Result<(Given, PlainList<'f>), Fault> {
         if mbuf.len() > MAX_FRAME {
-            return Ok(Given::Dropped(DropReason::TxTooLong));
+            return Ok((Given::Dropped(DropReason::TxTooLong), plain));
         }
         let need = self.writer.hdr_len + mbuf.len();
-        let found = match self.finder.find(self.ring, plain, need, self.writer.filled)? {
-            Ok(found) => found,
-            Err(Unfit::Dropped(reason)) => return Ok(Given::Dropped(reason)),
-            Err(Unfit::NoBuffers) => return Ok(Given::NoBuffers),
+        let given = match self.finder.find(self.ring, &mut plain, need, self.writer.filled)? {
+            Ok(found) => {
+                hook::between();
+                self.writer.put_scattered(self.ring, mbuf, self.finder.scratch.of(&found));
+                Given::Sent
+            }
+            Err(Unfit::Dropped(reason)) => Given::Dropped(reason),
+            Err(Unfit::NoBuffers) => Given::NoBuffers,
         };
-        hook::between();
-        self.writer.put_scattered(self.ring, mbuf, self.finder.scratch.of(&found));
-        Ok(Given::Sent)
+        Ok((given, plain))
     }
 
     /// Counts what became of a packet of `len` bytes; false if it stays.

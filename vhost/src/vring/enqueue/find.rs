@@ -34,8 +34,8 @@ pub(super) struct Plain {
 }
 
 /// The buffers that were found for a burst and not used yet, in order, the next one first.
-#[derive(Clone, Copy, Default)]
-pub(super) struct PlainList<'f>(pub(super) &'f [Plain]);
+#[derive(Clone, Default)]
+pub(super) struct PlainList<'f>(pub(super) core::slice::Iter<'f, Plain>);
 
 /// One buffer's part of a packet.
 #[derive(Clone, Copy)]
@@ -158,7 +158,7 @@ impl<'r, P: Copy> Finder<'r, P> {
         }
         self.at = at;
         // SAFETY: the loop wrote the first `found` entries, from the first on, and found <= n <= the room's length.
-        Ok(PlainList(unsafe { core::slice::from_raw_parts(room.as_ptr().cast(), found) }))
+        Ok(PlainList(unsafe { core::slice::from_raw_parts(room.as_ptr().cast(), found) }.iter()))
     }
 
     /// Buffers for one packet that needs `need` bytes, header included: those of `plain` first, which it takes out of the
@@ -178,7 +178,7 @@ impl<'r, P: Copy> Finder<'r, P> {
             return Ok(Err(Unfit::NoBuffers));
         }
         let mut walk = Walk { at: self.at, need, room: 0, cost: 0, slots: 0, found: Found::default() };
-        let mut left = *plain;
+        let mut left = plain.clone();
         let outcome = self.walk(ring, &mut walk, &mut left)?;
         let worth = if outcome.is_ok() { need / WORTH_IT } else { 0 };
         self.budget = self.budget.saturating_sub(walk.cost.saturating_sub(worth));
@@ -263,11 +263,8 @@ impl<'r, P: Copy> Finder<'r, P> {
             if walk.cost >= MAX_PIECES {
                 return Ok(Err(Unfit::Dropped(DropReason::TxTooLong)));
             }
-            let chain = match plain.0.split_first() {
-                Some((first, rest)) => {
-                    plain.0 = rest;
-                    self.take_plain(walk, *first)
-                }
+            let chain = match plain.0.next() {
+                Some(first) => self.take_plain(walk, *first),
                 None => match self.read_chain(ring, walk)? {
                     Ok(chain) => chain,
                     Err(unfit) => return Ok(Err(unfit)),

@@ -40,15 +40,15 @@ impl Writer {
         mbuf: &Mbuf<'_>,
         plain: &mut PlainList<'_>,
     ) -> bool {
-        let Some((first, rest)) = plain.0.split_first() else { return false };
+        let Some(first) = plain.0.as_slice().first() else { return false };
         let len = mbuf.len();
         if self.hdr_len + len > first.len as usize || len > MAX_FRAME {
             return false;
         }
         if len > LONG {
-            ask_for(plain.0.get(AHEAD), len);
+            ask_for(plain.0.as_slice().get(AHEAD), len);
         }
-        plain.0 = rest;
+        plain.0.next();
         // SAFETY: header and packet are not longer than the buffer, of which all was translated.
         let written = unsafe { self.put(mbuf, first.start) };
         ring.stage(self.filled, first.buffer, written);
