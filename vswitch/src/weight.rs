@@ -27,13 +27,17 @@ pub(crate) fn weight_of(burst: &Burst<'_>) -> u64 {
 
 /// Sums up what tells light bursts from heavy ones, in two instructions a packet.
 #[derive(Default)]
-pub(crate) struct Scale(usize);
+pub(crate) struct Scale {
+    /// All lengths, and all kinds of segmentation, each or-ed.
+    lens: u32,
+    gso: u8,
+}
 
 impl Scale {
     #[inline(always)]
     pub(crate) fn add(&mut self, mbuf: &Mbuf<'_>) {
-        // A kind of segmentation weighs as much as a length: any other than none does.
-        self.0 |= mbuf.len() | (mbuf.offload().gso as usize) << LONG.ilog2();
+        self.lens |= mbuf.len() as u32;
+        self.gso |= mbuf.offload().gso as u8;
     }
 
     /// With one packet more.
@@ -45,7 +49,7 @@ impl Scale {
     /// Whether it may weigh more than one piece.
     #[inline(always)]
     pub(crate) fn is_heavy(&self) -> bool {
-        self.0 >= LONG
+        self.lens >= LONG as u32 || self.gso != GsoKind::None as u8
     }
 }
 
