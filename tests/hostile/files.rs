@@ -12,8 +12,10 @@ use rustix::fs::{CWD, Mode, OFlags, RenameFlags, fstat, open, renameat_with};
 use tempfile::TempDir;
 use vhost::{VhostUserPort, VhostUserSpec};
 
+use crate::scene::case;
+
 /// How long each race lasts. The audit's took 0.1 s.
-const RACE: Duration = Duration::from_secs(2);
+const RACE: Duration = Duration::from_secs(1);
 
 fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).expect("the file is there").permissions().mode() & 0o777
@@ -57,88 +59,104 @@ fn precious(folder: &TempDir) -> PathBuf {
 
 #[test]
 fn a14_a_symlink_between_bind_and_chmod() {
-    let (theirs, ours) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    let precious = precious(&ours);
-    let (socket, other) = (theirs.path().join("vm.sock"), theirs.path().join("other"));
-    let put = || drop(symlink(&precious, &other));
-    put();
-    race(&socket, || swap(&socket, &other, put));
-    assert_eq!(mode(&precious), 0o600, "a local user widened the mode of somebody else's file");
+    case(|_| {
+        let (theirs, ours) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let precious = precious(&ours);
+        let (socket, other) = (theirs.path().join("vm.sock"), theirs.path().join("other"));
+        let put = || drop(symlink(&precious, &other));
+        put();
+        race(&socket, || swap(&socket, &other, put));
+        assert_eq!(mode(&precious), 0o600, "a local user widened the mode of somebody else's file");
+    });
 }
 
 #[test]
 fn a14_a_hard_link_between_bind_and_chmod() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let precious = precious(&folder);
-    let (socket, other) = (folder.path().join("vm.sock"), folder.path().join("other"));
-    let put = || drop(fs::hard_link(&precious, &other));
-    put();
-    race(&socket, || swap(&socket, &other, put));
-    assert_eq!(mode(&precious), 0o600, "a local user widened the mode of somebody else's file");
+    case(|_| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let precious = precious(&folder);
+        let (socket, other) = (folder.path().join("vm.sock"), folder.path().join("other"));
+        let put = || drop(fs::hard_link(&precious, &other));
+        put();
+        race(&socket, || swap(&socket, &other, put));
+        assert_eq!(mode(&precious), 0o600, "a local user widened the mode of somebody else's file");
+    });
 }
 
 #[test]
 fn a14_another_socket_of_ours_between_bind_and_chmod() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (socket, other) = (folder.path().join("vm.sock"), folder.path().join("control"));
-    let _control = UnixListener::bind(&other).expect("bind");
-    fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).expect("chmod");
-    // Whoever owns the directory may remove it; that is not what is judged.
-    let control = open(&other, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).expect("open");
-    let inode = fstat(&control).expect("stat").st_ino;
-    race(&socket, || {
-        // There and back again.
-        while renameat_with(CWD, &socket, CWD, &other, RenameFlags::EXCHANGE).is_ok() {}
-        if fs::symlink_metadata(&socket).is_ok_and(|m| m.ino() == inode) {
-            let _ = fs::rename(&socket, &other);
-        }
+    case(|_| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (socket, other) = (folder.path().join("vm.sock"), folder.path().join("control"));
+        let _control = UnixListener::bind(&other).expect("bind");
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).expect("chmod");
+        // Whoever owns the directory may remove it; that is not what is judged.
+        let control = open(&other, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).expect("open");
+        let inode = fstat(&control).expect("stat").st_ino;
+        race(&socket, || {
+            // There and back again.
+            let exchange = || renameat_with(CWD, &socket, CWD, &other, RenameFlags::EXCHANGE).is_ok();
+            let _ = (0..100).all(|_| exchange());
+            if fs::symlink_metadata(&socket).is_ok_and(|m| m.ino() == inode) {
+                let _ = fs::rename(&socket, &other);
+            }
+        });
+        let mode = fstat(&control).expect("stat").st_mode & 0o777;
+        assert_eq!(mode, 0o600, "the mode of the control socket was widened");
     });
-    let mode = fstat(&control).expect("stat").st_mode & 0o777;
-    assert_eq!(mode, 0o600, "the mode of the control socket was widened");
 }
 
 #[test]
 fn a14_a_directory_swapped_while_the_socket_is_made() {
-    let all = tempfile::tempdir().expect("a folder");
-    let (name, one, two) = (all.path().join("now"), all.path().join("one"), all.path().join("two"));
-    for folder in [&one, &two] {
-        fs::create_dir(folder).expect("mkdir");
-    }
-    symlink(&one, &name).expect("symlink");
-    let next = all.path().join("next");
-    let point_to = |folder: &PathBuf| {
-        let _ = symlink(folder, &next);
-        let _ = fs::rename(&next, &name);
-    };
-    race(&name.join("vm.sock"), || {
-        point_to(&two);
-        point_to(&one);
+    case(|_| {
+        let all = tempfile::tempdir().expect("a folder");
+        let (name, one, two) = (all.path().join("now"), all.path().join("one"), all.path().join("two"));
+        for folder in [&one, &two] {
+            fs::create_dir(folder).expect("mkdir");
+        }
+        symlink(&one, &name).expect("symlink");
+        let next = all.path().join("next");
+        let point_to = |folder: &PathBuf| {
+            let _ = symlink(folder, &next);
+            let _ = fs::rename(&next, &name);
+        };
+        race(&name.join("vm.sock"), || {
+            point_to(&two);
+            point_to(&one);
+        });
+        for folder in [one, two] {
+            let left = fs::read_dir(&folder).expect("a folder").count();
+            assert_eq!(
+                left,
+                0,
+                "a socket stays in a directory that nobody looks after: {}",
+                folder.display()
+            );
+        }
     });
-    for folder in [one, two] {
-        let left = fs::read_dir(&folder).expect("a folder").count();
-        assert_eq!(left, 0, "a socket stays in a directory that nobody looks after: {}", folder.display());
-    }
 }
 
 #[test]
 fn c26_a_stale_socket_is_replaced_and_nothing_else_is() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("vm.sock");
-    let port = || VhostUserPort::new(&VhostUserSpec::new(&path)).map(drop).map_err(|e| e.to_string());
-    drop(UnixListener::bind(&path).expect("bind"));
-    assert_eq!(port(), Ok(()));
-    assert!(!path.exists(), "the port's socket goes with it");
-    for put in [
-        &|| fs::write(&path, "mine").expect("write"),
-        &|| symlink("/nowhere", &path).expect("symlink"),
-        &|| fs::create_dir(&path).expect("mkdir"),
-    ] as [&dyn Fn(); 3]
-    {
-        put();
-        assert!(port().is_err_and(|e| e.contains("no socket")));
-        assert!(fs::symlink_metadata(&path).is_ok(), "it stays");
-        let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
-    }
+    case(|_| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("vm.sock");
+        let port = || VhostUserPort::new(&VhostUserSpec::new(&path)).map(drop).map_err(|e| e.to_string());
+        drop(UnixListener::bind(&path).expect("bind"));
+        assert_eq!(port(), Ok(()));
+        assert!(!path.exists(), "the port's socket goes with it");
+        for put in [
+            &|| fs::write(&path, "mine").expect("write"),
+            &|| symlink("/nowhere", &path).expect("symlink"),
+            &|| fs::create_dir(&path).expect("mkdir"),
+        ] as [&dyn Fn(); 3]
+        {
+            put();
+            assert!(port().is_err_and(|e| e.contains("no socket")));
+            assert!(fs::symlink_metadata(&path).is_ok(), "it stays");
+            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
+        }
+    });
 }
 
 /// As another user, listens at `path`, as whom the kernel names to who connects.
@@ -173,23 +191,25 @@ fn is_connected(listener: &UnixListener, port: &VhostUserPort) -> bool {
 
 #[test]
 fn a14_needs_root_a_listener_of_another_uid_in_client_mode() {
-    assert!(rustix::process::geteuid().is_root(), "this test needs root, to act as another user");
-    let folder = tempfile::tempdir().expect("a folder");
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("chmod");
-    let client = |name: &str, uids: &[u32]| {
-        let path = folder.path().join(name);
-        VhostUserSpec { client: true, uids: uids.to_vec(), ..VhostUserSpec::new(path) }
-    };
-    for (name, uids, uid, served) in [
-        ("anybody", &[][..], 65_534, false),
-        ("unlisted", &[1234], 65_534, false),
-        ("listed", &[1234], 1234, true),
-        ("root", &[], 0, true),
-    ] {
-        let spec = client(name, uids);
-        let listener = listen_as(uid, &spec.path);
-        let port = VhostUserPort::new(&spec).expect("a port");
-        assert_eq!(is_connected(&listener, &port), served, "{name}: {:?}", port.details());
-        assert_eq!(detail(&port, "uid_refused").is_some(), !served, "{name}");
-    }
+    case(|_| {
+        assert!(rustix::process::geteuid().is_root(), "this test needs root, to act as another user");
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("chmod");
+        let client = |name: &str, uids: &[u32]| {
+            let path = folder.path().join(name);
+            VhostUserSpec { client: true, uids: uids.to_vec(), ..VhostUserSpec::new(path) }
+        };
+        for (name, uids, uid, served) in [
+            ("anybody", &[][..], 65_534, false),
+            ("unlisted", &[1234], 65_534, false),
+            ("listed", &[1234], 1234, true),
+            ("root", &[], 0, true),
+        ] {
+            let spec = client(name, uids);
+            let listener = listen_as(uid, &spec.path);
+            let port = VhostUserPort::new(&spec).expect("a port");
+            assert_eq!(is_connected(&listener, &port), served, "{name}: {:?}", port.details());
+            assert_eq!(detail(&port, "uid_refused").is_some(), !served, "{name}");
+        }
+    });
 }
