@@ -97,6 +97,37 @@ impl Daemon {
         assert!(out.stdout.is_empty());
     }
 
+    /// Whether a command succeeds within `limit`; it is killed if it takes longer.
+    pub(crate) fn ask_within(&self, limit: Duration, args: &[&str]) -> bool {
+        let mut child = polder()
+            .args(args)
+            .arg("--control")
+            .arg(self.control())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start polder");
+        let end = Instant::now() + limit;
+        while Instant::now() < end {
+            if let Some(status) = child.try_wait().expect("wait for a child") {
+                return status.success();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        false
+    }
+
+    /// Whether it has ended, however.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("wait for a child").is_some()
+    }
+
+    /// Its number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn connect(&self) -> Client {
         let stream = UnixStream::connect(self.control()).expect("the control socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");

@@ -15,6 +15,10 @@ mod notify;
 mod ports;
 mod run;
 mod sandbox;
+#[path = "../hostile/silent_file.rs"]
+mod silent_file;
+mod stuck;
+mod threads;
 mod traffic;
 #[path = "../../pmd/tests/pci/tree.rs"]
 mod tree;

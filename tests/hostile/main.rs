@@ -42,6 +42,8 @@ mod regions;
 mod rings;
 mod scene;
 mod slow_memory;
+mod silent_file;
+mod stuck_control;
 mod switch;
 mod two_passes;
 mod vanish;
