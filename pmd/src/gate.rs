@@ -58,13 +58,24 @@ impl<T> Gate<T> {
 
     /// Enters, waiting for who is inside. Control plane: the data plane stays for a burst at most.
     pub fn enter(&self) -> Inside<'_, T> {
+        loop {
+            if let Some(inside) = self.enter_unless(|| false) {
+                return inside;
+            }
+        }
+    }
+
+    /// The same, unless `give_up` says while it waits that this is no use any more: an lcore that died inside, or whose
+    /// burst does not end, never leaves. Asked between two tries.
+    pub fn enter_unless(&self, give_up: impl Fn() -> bool) -> Option<Inside<'_, T>> {
         for round in 0u32.. {
-            if let Some(inside) = self.try_enter() {
+            let inside = self.try_enter();
+            if inside.is_some() || give_up() {
                 return inside;
             }
             wait(round);
         }
-        unreachable!("the loop ends only by returning")
+        None
     }
 }
 

@@ -17,7 +17,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, shutdown,
+    socket_with,
 };
 use rustix::process::geteuid;
 
@@ -86,6 +87,12 @@ impl SocketFile {
         }
         listen(&this.socket, backlog).map_err(this.place.failed("listen on"))?;
         Ok(this)
+    }
+
+    /// Lets nobody connect any more, also while another thread holds a duplicate of the socket, and removes the file.
+    pub fn close(self) {
+        // It cannot fail on a socket of ours.
+        let _ = shutdown(&self.socket, Shutdown::Both);
     }
 }
 

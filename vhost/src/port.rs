@@ -4,7 +4,7 @@ mod descriptors;
 mod spec;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -27,22 +27,32 @@ use pmd::wake::Wake;
 /// lcore in the middle of a burst which the system does not let run, longer.
 const GLANCE: Duration = Duration::from_millis(50);
 
+/// How long a port that ends waits for its control thread.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Control threads that were left behind, of all ports.
+static LEFT: AtomicUsize = AtomicUsize::new(0);
+
 /// A port whose peer is a guest, through its VMM's vhost-user front end. The guest's transmit queues are our receive
 /// halves, and the other way round.
 ///
 /// It exists whether a front end is there or not: front ends come and go, the halves stay.
 #[derive(Debug)]
 pub struct VhostUserPort {
+    /// Its name in the log.
+    name: String,
     slots: Vec<Arc<VringSlot>>,
     announce: Arc<AnnounceSlot>,
     counters: PortCounters,
     session: Arc<Mutex<Session>>,
+    /// Whether the session's thread was at something that takes long when somebody last looked.
+    was_busy: AtomicBool,
     /// The link, as it was last seen.
     was_up: AtomicBool,
     stop: Arc<Alarm>,
     thread: Option<JoinHandle<()>>,
-    /// The socket's file, which goes with the port: its thread has no right to remove files.
-    _file: Option<SocketFile>,
+    /// A server's socket and its file, which go with the port: its thread has no right to remove files, and may be stuck.
+    file: Option<SocketFile>,
     opened: bool,
     _descriptors: Descriptors,
 }
@@ -91,24 +101,34 @@ impl VhostUserPort {
         let thread = spawn(spec.thread_name(), role, move || control.run());
         let thread = Some(thread.map_err(os("cannot start its thread"))?);
         let counters = PortCounters::new(pairs, pairs);
-        let was_up = AtomicBool::new(false);
+        let (was_up, was_busy) = (AtomicBool::new(false), AtomicBool::new(false));
+        let name = spec.path.display().to_string();
         Ok(Self {
+            name,
             slots,
             announce,
             counters,
             session,
+            file,
+            was_busy,
             was_up,
             stop,
             thread,
-            _file: file,
             opened: false,
             _descriptors: descriptors,
         })
     }
 
-    /// The session, unless its thread is at something that takes long.
+    /// The session, unless its thread is at something that takes long. Only the first to find it so waits.
     fn glance(&self) -> Option<MutexGuard<'_, Session>> {
-        let end = Instant::now() + GLANCE;
+        let patience = if self.was_busy.load(Ordering::Relaxed) { Duration::ZERO } else { GLANCE };
+        let session = self.try_lock_for(patience);
+        self.was_busy.store(session.is_none(), Ordering::Relaxed);
+        session
+    }
+
+    fn try_lock_for(&self, patience: Duration) -> Option<MutexGuard<'_, Session>> {
+        let end = Instant::now() + patience;
         loop {
             match self.session.try_lock() {
                 Ok(session) => return Some(session),
@@ -116,6 +136,24 @@ impl VhostUserPort {
                 Err(TryLockError::WouldBlock) if Instant::now() >= end => return None,
                 Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_micros(200)),
             }
+        }
+    }
+
+    /// Waits for the control thread, until `end` at most.
+    fn leave(&self, thread: JoinHandle<()>, end: Instant) {
+        while !thread.is_finished() && Instant::now() < end {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        if !thread.is_finished() {
+            let left = LEFT.fetch_add(1, Ordering::Relaxed) + 1;
+            tracing::error!(
+                port = self.name,
+                left,
+                "its control thread is stuck in the kernel and was left behind; what its front end gave it is freed when \
+                 that process lets go of it"
+            );
+        } else if thread.join().is_err() {
+            tracing::error!(port = self.name, "a vhost-user control thread panicked");
         }
     }
 }
@@ -184,12 +222,20 @@ impl Port for VhostUserPort {
 }
 
 impl Drop for VhostUserPort {
+    /// Whatever the control thread is at: the path is free, the rings are stopped for good, and a thread that does not end
+    /// is left behind. It has nothing then that another port could have.
     fn drop(&mut self) {
         self.stop.raise();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("a vhost-user control thread panicked");
+        if let Some(file) = self.file.take() {
+            file.close();
+        }
+        let end = Instant::now() + PATIENCE;
+        let inside = self.slots.iter().filter(|slot| !slot.retire(end)).count();
+        if inside > 0 {
+            tracing::error!(port = self.name, rings = inside, "an lcore does not leave its rings");
+        }
+        if let Some(thread) = self.thread.take() {
+            self.leave(thread, end);
         }
     }
 }
@@ -204,7 +250,7 @@ mod tests {
         let path = folder.path().join("vm").display().to_string();
         let port = VhostUserPort::new(&path.parse().unwrap()).unwrap();
         assert_eq!((port.link(), port.details()[0].1.as_str()), (Link::Down, "not connected"));
-        // As its thread holds it while it waits for a burst to be over.
+        // As its thread holds it while it waits for something.
         let held = port.session.lock().unwrap();
         assert_eq!(port.link(), Link::Down);
         port.was_up.store(true, Ordering::Relaxed);
@@ -212,5 +258,46 @@ mod tests {
         assert!(port.details()[0].1.contains("ask again"));
         drop(held);
         assert_eq!(port.link(), Link::Down);
+    }
+
+    /// A7: whatever keeps the control thread, its port ends, and its path is free. When it goes on it finds its port gone.
+    #[test]
+    fn a07_a_control_thread_that_is_stuck_is_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vm");
+        let spec: VhostUserSpec = path.display().to_string().parse().unwrap();
+        let port = VhostUserPort::new(&spec).unwrap();
+        let (session, slots) = (Arc::clone(&port.session), port.slots.clone());
+        let held = session.lock().unwrap();
+        let (start, left) = (Instant::now(), LEFT.load(Ordering::Relaxed));
+        drop(port);
+        assert!(start.elapsed() < PATIENCE * 5, "{:?}", start.elapsed());
+        assert_eq!(LEFT.load(Ordering::Relaxed), left + 1);
+        assert!(!path.exists() && slots.iter().all(|slot| !slot.is_running()));
+        let next = VhostUserPort::new(&spec).unwrap();
+        drop(held);
+        let end = Instant::now() + Duration::from_secs(10);
+        while Arc::strong_count(&session) > 1 {
+            assert!(Instant::now() < end, "the thread that was left does not end");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(path.exists(), "the socket is the next port's");
+        drop(next);
+        assert!(!path.exists());
+    }
+
+    /// An lcore that never leaves a ring does not keep its port.
+    #[test]
+    fn a07_an_lcore_that_stays_in_a_ring_keeps_no_port() {
+        let folder = tempfile::tempdir().unwrap();
+        let spec: VhostUserSpec = folder.path().join("vm").display().to_string().parse().unwrap();
+        let port = VhostUserPort::new(&spec).unwrap();
+        let slot = Arc::clone(&port.slots[1]);
+        let inside = slot.try_enter().unwrap();
+        let start = Instant::now();
+        drop(port);
+        assert!(start.elapsed() < PATIENCE * 5, "{:?}", start.elapsed());
+        drop(inside);
+        assert!(!folder.path().join("vm").exists());
     }
 }

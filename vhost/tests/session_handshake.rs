@@ -25,7 +25,7 @@ fn a_front_end_comes_goes_and_comes_back() {
         let rings = f.detail("rings").expect("rings");
         assert_eq!(rings, "rx0 running size 256, tx0 running size 256");
         let memory = f.detail("memory").expect("memory");
-        assert_eq!(memory, "1 regions, 4 MiB, sealed against shrinking");
+        assert_eq!(memory, "1 regions, 4 MiB, 1 not sealed against shrinking");
         let peer = f.detail("front end").expect("peer");
         assert!(peer.contains(&format!("pid {}", std::process::id())), "{peer}");
         assert!(f.detail("features").expect("features").starts_with("VERSION_1 MRG_RXBUF MQ"));

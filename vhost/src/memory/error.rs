@@ -33,6 +33,8 @@ pub(crate) enum MemoryError {
     ReadOnly { gpa: u64 },
     #[error("region at {gpa:#x}: its file is sealed against writing")]
     WriteSealed { gpa: u64 },
+    #[error("region at {gpa:#x}: its descriptor is no memfd, nor a file on tmpfs or hugetlbfs")]
+    NotInMemory { gpa: u64 },
     #[error("region at {gpa:#x}: {source}")]
     Map { gpa: u64, source: ForeignError },
     #[error("region at {gpa:#x}: {what}: {source}")]
@@ -51,7 +53,8 @@ impl MemoryError {
             Self::Limit { .. } => "memory_limit",
             Self::Budget { .. } => "memory_budget",
             Self::NoSuchRegion { .. } => "memory_region_unknown",
-            Self::Map {
+            Self::NotInMemory { .. }
+            | Self::Map {
                 source: ForeignError::NotRegular { .. } | ForeignError::FileSystem { .. }, ..
             } => "memory_file_type",
             Self::Map { source: ForeignError::TooShort { .. }, .. } => "memory_file_too_short",

@@ -1,8 +1,10 @@
-//! The file behind a region: open for writing, and sealed against shrinking if it can be.
+//! The file behind a region: open for writing, and sealed against shrinking or not.
+//!
+//! It is not sealed by us: F_ADD_SEALS waits, uninterruptibly, for the file's inode lock, which its owner can keep for ever
+//! by a write(2) from a page that never comes (docs/decisions/0018). What shrinks is survived (docs/decisions/0003).
 
 use std::os::fd::BorrowedFd;
 
-use mbuf::foreign::seal_size;
 use rustix::fs::{OFlags, SealFlags, fcntl_get_seals, fcntl_getfl, fstat};
 
 use super::MemoryError;
@@ -10,14 +12,14 @@ use super::MemoryError;
 /// Whether the file behind a region can still shrink under us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seal {
-    /// Sealed against shrinking, by its owner or by us.
+    /// Sealed against shrinking by its owner.
     Sealed,
     /// It can shrink: a fault on it ends the session, and nothing else.
     Open,
 }
 
-/// Looks at the file for a region at `gpa` and seals it against shrinking if it may. Comes before mapping: the mapping
-/// reads the file's kind and size, and the size stays true only behind the seal.
+/// Looks at the file for a region at `gpa`. Comes before mapping: the mapping reads the file's size, which stays true if
+/// it is sealed by now. Asks only what the kernel answers by itself, whatever the file is.
 pub(super) fn prepare(fd: BorrowedFd<'_>, gpa: u64) -> Result<Seal, MemoryError> {
     let flags =
         fcntl_getfl(fd).map_err(|e| MemoryError::Os { gpa, what: "fcntl F_GETFL", source: e.into() })?;
@@ -29,7 +31,7 @@ pub(super) fn prepare(fd: BorrowedFd<'_>, gpa: u64) -> Result<Seal, MemoryError>
     if seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE) {
         return Err(MemoryError::WriteSealed { gpa });
     }
-    Ok(if seal_size(fd) { Seal::Sealed } else { Seal::Open })
+    Ok(if seals.contains(SealFlags::SHRINK) { Seal::Sealed } else { Seal::Open })
 }
 
 /// Which file a descriptor leads to.
@@ -52,7 +54,6 @@ mod tests {
     use std::os::fd::{AsFd, AsRawFd};
 
     use rustix::fs::{MemfdFlags, Mode, fcntl_add_seals, ftruncate, memfd_create, open};
-    use rustix::io::Errno;
 
     use super::*;
 
@@ -84,10 +85,12 @@ mod tests {
     }
 
     #[test]
-    fn we_seal_what_can_be_sealed() {
+    fn a_file_is_sealed_if_its_owner_sealed_it() {
         let fd = memfd(0x2000);
+        assert_eq!(prepare(fd.as_fd(), 0).expect("good"), Seal::Open);
+        assert_eq!(ftruncate(&fd, 0x1000), Ok(()), "it is left as it was");
+        fcntl_add_seals(&fd, SealFlags::SHRINK).expect("seal");
         assert_eq!(prepare(fd.as_fd(), 0).expect("good"), Seal::Sealed);
-        assert_eq!(ftruncate(&fd, 0x1000), Err(Errno::PERM), "it can shrink no more");
         let stubborn = memfd(0x1000);
         fcntl_add_seals(&stubborn, SealFlags::SEAL).expect("seal");
         assert_eq!(prepare(stubborn.as_fd(), 0).expect("good"), Seal::Open);

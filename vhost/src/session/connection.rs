@@ -10,11 +10,12 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags,
-    recvmsg, sendmsg,
+    Shutdown, recvmsg, sendmsg, shutdown,
 };
 use zerocopy::FromBytes;
 
 use super::message::{Message, check_header};
+use super::received::{Closer, Received};
 use super::trouble::Malformed;
 use crate::wire::message::{Header, MAX_FDS, MAX_PAYLOAD};
 
@@ -53,7 +54,8 @@ pub(super) struct Connection {
     socket: OwnedFd,
     input: Box<[u8; HEADER + MAX_PAYLOAD]>,
     have: usize,
-    fds: Vec<OwnedFd>,
+    fds: Vec<Received>,
+    closer: Closer,
     output: Vec<u8>,
     sent: usize,
     /// When the message that is coming in, or the reply that is going out, began.
@@ -61,12 +63,13 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(socket: OwnedFd) -> Self {
+    pub(super) fn new(socket: OwnedFd, closer: Closer) -> Self {
         Self {
             socket,
             input: Box::new([0; HEADER + MAX_PAYLOAD]),
             have: 0,
             fds: Vec::new(),
+            closer,
             output: Vec::new(),
             sent: 0,
             since: None,
@@ -135,7 +138,7 @@ impl Connection {
         };
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(fds) = message {
-                self.fds.extend(fds);
+                self.fds.extend(fds.map(|fd| Received::new(fd, &self.closer)));
             }
         }
         let cut = received.flags.intersects(ReturnFlags::CTRUNC | ReturnFlags::TRUNC);
@@ -173,6 +176,19 @@ impl Connection {
         self.output.clear();
         self.since = None;
         Ok(())
+    }
+}
+
+impl Drop for Connection {
+    /// Hangs up. What the front end sent and nobody read goes with the socket, descriptors included: where there is any, the
+    /// last copy of the socket is closed elsewhere.
+    fn drop(&mut self) {
+        let _ = shutdown(&self.socket, Shutdown::Both);
+        if rustix::io::ioctl_fionread(&self.socket) != Ok(0)
+            && let Ok(copy) = self.socket.try_clone()
+        {
+            self.closer.close_elsewhere(copy);
+        }
     }
 }
 

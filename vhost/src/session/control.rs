@@ -1,7 +1,8 @@
 //! The control thread of one port: it waits for its own front end, and for nobody else's.
 //!
 //! It sleeps in poll(2) on what tells it to stop, the alarm of the data plane, the connection, and the listener or the time
-//! of the next try to connect. Nothing that a front end does, or leaves undone, makes it wait elsewhere.
+//! of the next try to connect. Nothing that a front end is known to do, or leaves undone, makes it wait elsewhere; if
+//! something does, the port leaves it behind (docs/decisions/0018).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use rustix::io::Errno;
 use super::calls::Calls;
 use super::connection::{Closed, Connection, DEADLINE};
 use super::peer::Peer;
+use super::received::Closer;
 use super::socket::connect_to;
 use super::trouble::Malformed;
 use super::{Listener, Session, Step};
@@ -22,6 +24,9 @@ use pmd::alarm::Alarm;
 
 /// Time between two tries to connect. A peer that comes back is found within it.
 const RETRY: Duration = Duration::from_millis(50);
+
+/// How often to look whether descriptors that could not be closed were.
+const STUCK_LOOK: Duration = Duration::from_millis(100);
 
 /// How the port meets its front end.
 #[derive(Debug)]
@@ -60,6 +65,7 @@ pub(crate) struct Control {
     stop: Arc<Alarm>,
     connection: Option<Connection>,
     calls: Calls,
+    closer: Closer,
     /// When to connect or accept again.
     not_before: Instant,
 }
@@ -82,11 +88,20 @@ impl Control {
         stop: Arc<Alarm>,
         notifier: Arc<PortNotifier>,
     ) -> Self {
-        let (calls, not_before) = (Calls::new(notifier), Instant::now());
-        Self { endpoint, policy, session, alarm, stop, connection: None, calls, not_before }
+        Self {
+            endpoint,
+            policy,
+            session,
+            alarm,
+            stop,
+            connection: None,
+            calls: Calls::new(notifier),
+            closer: Closer::default(),
+            not_before: Instant::now(),
+        }
     }
 
-    /// Runs until told to stop.
+    /// Runs until told to stop. The port's rings may have been stopped for good by then, and its socket closed.
     pub(crate) fn run(mut self) {
         loop {
             let woken = self.wait();
@@ -96,6 +111,15 @@ impl Control {
             self.turn(&woken);
         }
         lock(&self.session).end();
+        self.turn_away();
+    }
+
+    /// Hangs up on those who wait to be accepted: what they sent already is not to be dropped with the listener.
+    fn turn_away(&self) {
+        let Endpoint::Server(listener) = &self.endpoint else { return };
+        while let Ok(Some(socket)) = listener.accept() {
+            drop(Connection::new(socket, self.closer.clone()));
+        }
     }
 
     fn turn(&mut self, woken: &Woken) {
@@ -115,6 +139,12 @@ impl Control {
                 _ => "the front end took guest memory away",
             };
             self.disconnect(fault.name(), &why);
+        }
+        if self.connection.is_some() && !self.closer.has_room() {
+            self.disconnect(
+                "descriptors_stuck",
+                &"descriptors that it sent cannot be closed: their files do not answer",
+            );
         }
         if woken.connection {
             self.serve();
@@ -151,9 +181,10 @@ impl Control {
         Woken { stop: next(), alarm: next(), connection: next(), listener: next() }
     }
 
-    /// Always, but for a moment after it failed.
+    /// Always, but for a moment after it failed; and not while descriptors of the last
+    /// front end cannot be closed.
     fn may_connect(&self) -> bool {
-        self.not_before <= Instant::now()
+        self.not_before <= Instant::now() && self.closer.has_room()
     }
 
     /// When something is due though nothing happens.
@@ -163,7 +194,10 @@ impl Control {
             Endpoint::Client(_) => self.connection.is_none(),
             Endpoint::Server(_) => !self.may_connect(),
         };
-        deadline.into_iter().chain(again.then_some(self.not_before)).chain(self.calls.next_time()).min()
+        let stuck = !self.closer.has_room();
+        let connect_at = if stuck { Instant::now() + STUCK_LOOK } else { self.not_before };
+        let connect_at = (again || stuck).then_some(connect_at);
+        deadline.into_iter().chain(connect_at).chain(self.calls.next_time()).min()
     }
 
     /// One message at most, so that stop and alarm have their turn.
@@ -195,6 +229,7 @@ impl Control {
             Err(e) => return self.cannot_connect(e),
         };
         if self.connection.is_some() {
+            let _hung_up_last = Connection::new(socket, self.closer.clone());
             let why = "the port has a front end already: closed";
             return lock(&self.session).note("second front end", "second_front_end", &why);
         }
@@ -212,6 +247,7 @@ impl Control {
 
     /// Starts a session with a peer that may have one.
     fn admit(&mut self, socket: OwnedFd) {
+        let socket = Connection::new(socket, self.closer.clone());
         let mut session = lock(&self.session);
         match Peer::of(socket.as_fd()) {
             Ok(peer) if self.policy.allows(peer.uid) && session.closed_for().is_some() => {
@@ -224,7 +260,7 @@ impl Control {
             }
             Ok(peer) if self.policy.allows(peer.uid) => {
                 session.begin(peer);
-                self.connection = Some(Connection::new(socket));
+                self.connection = Some(socket);
                 return;
             }
             Ok(peer) => {

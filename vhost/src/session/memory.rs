@@ -4,13 +4,13 @@
 //! rings stop, the snapshot is exchanged, and the rings that are set up start again, their addresses translated anew. One
 //! whose memory is no longer there stays stopped, under a name. A region that is in both tables stays mapped.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use zerocopy::FromBytes;
 
 use super::Session;
 use super::message::{Message, Reply};
+use super::received::Received;
 use super::trouble::{Malformed, Trouble};
 use crate::memory::{FrontendVa, Gpa, GuestMemory, MAX_REGIONS, RegionRequest};
 use crate::wire::message::{MAX_TABLE_REGIONS, MemoryRegion, MemoryTableHead, SingleRegion, protocol};
@@ -26,7 +26,7 @@ impl Session {
         let single: SingleRegion = m.payload_beside_fds()?;
         let fd = m.one_fd()?;
         self.require(protocol::F_CONFIGURE_MEM_SLOTS, "CONFIGURE_MEM_SLOTS")?;
-        self.replace_memory(self.memory.with(&request(&single.region, fd))?);
+        self.replace_memory(self.memory.with(&request(&single.region, fd)?)?);
         Ok(Reply::Done)
     }
 
@@ -54,24 +54,28 @@ impl Session {
 }
 
 /// A table's regions, each with its descriptor: as many as the head says, and no byte or descriptor more.
-fn table_requests(m: &mut Message) -> Result<Vec<RegionRequest>, Malformed> {
+fn table_requests(m: &mut Message) -> Result<Vec<RegionRequest>, Trouble> {
     let (head, rest) = m.payload_head::<MemoryTableHead>()?;
     let count = head.regions as usize;
     // Compared before it is multiplied: it may be anything.
     let got = rest.len();
     if count > MAX_TABLE_REGIONS || got != count * size_of::<MemoryRegion>() {
-        return Err(Malformed::PayloadSize { got, want: count.saturating_mul(size_of::<MemoryRegion>()) });
+        return Err(
+            Malformed::PayloadSize { got, want: count.saturating_mul(size_of::<MemoryRegion>()) }.into()
+        );
     }
     if m.fds.len() != count {
-        return Err(Malformed::Descriptors { got: m.fds.len(), want: count });
+        return Err(Malformed::Descriptors { got: m.fds.len(), want: count }.into());
     }
     let regions = rest.chunks_exact(size_of::<MemoryRegion>()).map(MemoryRegion::read_from_bytes);
     let regions: Vec<_> = regions.filter_map(Result::ok).collect();
     let fds = std::mem::take(&mut m.fds);
-    Ok(regions.iter().zip(fds).map(|(region, fd)| request(region, fd)).collect())
+    regions.iter().zip(fds).map(|(region, fd)| request(region, fd)).collect()
 }
 
-fn request(region: &MemoryRegion, fd: OwnedFd) -> RegionRequest {
+/// Not checked yet, but for the kind of the file: what asks more of it may wait for a file that is not in memory.
+fn request(region: &MemoryRegion, fd: Received) -> Result<RegionRequest, Trouble> {
     let MemoryRegion { gpa, size, va, mmap_offset } = *region;
-    RegionRequest { gpa: Gpa(gpa), size, va: FrontendVa(va), mmap_offset, fd }
+    let fd = fd.into_memory_file(gpa)?;
+    Ok(RegionRequest { gpa: Gpa(gpa), size, va: FrontendVa(va), mmap_offset, fd })
 }

@@ -1,18 +1,17 @@
 //! One message as it came in: whole, its header checked, its descriptors owned. And the replies.
 
-use std::os::fd::OwnedFd;
-
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::received::Received;
 use super::trouble::{Malformed, Refusal, Trouble};
 use crate::wire::message::{Header, MAX_PAYLOAD, Request, VringState, flags, vring_fd};
 
-/// A request. Whatever descriptors a handler does not take are closed with it.
+/// A request. What descriptors a handler does not take go with it, closed as [`Received`] says.
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(super) header: Header,
     pub(super) payload: Vec<u8>,
-    pub(super) fds: Vec<OwnedFd>,
+    pub(super) fds: Vec<Received>,
 }
 
 impl Message {
@@ -55,8 +54,8 @@ impl Message {
     }
 
     /// Takes the one descriptor that came along.
-    pub(super) fn one_fd(&mut self) -> Result<OwnedFd, Malformed> {
-        let fds: [OwnedFd; 1] = std::mem::take(&mut self.fds)
+    pub(super) fn one_fd(&mut self) -> Result<Received, Malformed> {
+        let fds: [Received; 1] = std::mem::take(&mut self.fds)
             .try_into()
             .map_err(|fds: Vec<_>| Malformed::Descriptors { got: fds.len(), want: 1 })?;
         let [fd] = fds;
@@ -64,7 +63,7 @@ impl Message {
     }
 
     /// SET_VRING_KICK and its like: the ring's number, not checked yet, and the descriptor unless the message says none.
-    pub(super) fn vring_fd(&mut self) -> Result<(u64, Option<OwnedFd>), Trouble> {
+    pub(super) fn vring_fd(&mut self) -> Result<(u64, Option<Received>), Trouble> {
         let value: u64 = self.payload_beside_fds()?;
         let fd = if value & vring_fd::NO_FD == 0 {
             Some(self.one_fd()?)

@@ -30,6 +30,7 @@ mod memory;
 mod message;
 mod net;
 mod peer;
+mod received;
 mod reset;
 mod ring;
 mod socket;

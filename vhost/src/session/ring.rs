@@ -8,9 +8,10 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::Session;
 use super::message::{Message, Reply};
+use super::received::Received;
 use super::trouble::{Refusal, Trouble};
-use super::{Session, eventfd};
 use crate::memory::{FrontendVa, Window};
 use crate::vring::{Fault, HungKick, VringSetup};
 use crate::wire::message::{VringAddr, VringState};
@@ -130,7 +131,7 @@ impl Session {
     fn ring_and_eventfd(&self, m: &mut Message) -> Result<(usize, Option<OwnedFd>), Trouble> {
         let (index, fd) = m.vring_fd()?;
         let i = self.ring_index(index)?;
-        Ok((i, fd.map(eventfd::check).transpose()?))
+        Ok((i, fd.map(Received::into_eventfd).transpose()?))
     }
 
     /// Without PROTOCOL_FEATURES there is no message to enable a ring: it is, from the start.

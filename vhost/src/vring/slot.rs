@@ -5,7 +5,8 @@
 use std::collections::TryReserveError;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::time::Instant;
 
 use crate::memory::{GuestMemory, Window};
 use crate::vring::{Account, Fault, RingNotifier, Vring, hook};
@@ -73,13 +74,39 @@ pub(crate) struct VringSlot {
     kicks: AtomicU32,
     /// What the port's memory has cost.
     account: Arc<Account>,
+    /// The port is gone: no ring runs here any more.
+    retired: AtomicBool,
 }
 
 impl VringSlot {
     pub(crate) fn new(notifier: RingNotifier, wake: Option<Wake>) -> Self {
         let (state, fault, kicks) = (AtomicU8::new(0), AtomicU8::new(0), AtomicU32::new(0));
-        let notifier = Arc::new(notifier);
-        Self { gate: Gate::new(None), state, fault, notifier, wake, kicks, account: Arc::default() }
+        let (notifier, retired) = (Arc::new(notifier), AtomicBool::new(false));
+        Self { gate: Gate::new(None), state, fault, notifier, wake, kicks, account: Arc::default(), retired }
+    }
+
+    /// Enters the gate, waiting for the burst in progress. `None` if the slot is retired. Control plane.
+    fn enter(&self) -> Option<Inside<'_, Option<Vring>>> {
+        let inside = self.gate.enter_unless(|| self.is_retired())?;
+        (!self.is_retired()).then_some(inside)
+    }
+
+    fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Stops the ring for good, whatever the control thread is at: a start that comes later starts nothing. False if who is
+    /// inside the gate does not leave it until `end`.
+    pub(crate) fn retire(&self, end: Instant) -> bool {
+        // Before the gate is entered: who enters it afterwards sees this.
+        self.retired.store(true, Ordering::Relaxed);
+        let Some(mut inside) = self.gate.enter_unless(|| Instant::now() >= end) else { return false };
+        self.set_state(State::Stopped);
+        show_late(inside.as_mut());
+        let ring = inside.take();
+        drop(inside);
+        drop(ring);
+        true
     }
 
     /// The same, one of several whose memory is the same guest's.
@@ -95,7 +122,7 @@ impl VringSlot {
     /// Starts a ring in place of whatever ran. Waits for the burst in progress. Without memory for it, none runs.
     pub(crate) fn start(&self, setup: VringSetup) -> Result<(), TryReserveError> {
         let state = if setup.enabled { State::Ready } else { State::Disabled };
-        let mut inside = self.gate.enter();
+        let Some(mut inside) = self.enter() else { return Ok(()) };
         show_late(inside.as_mut());
         self.set_state(State::Stopped);
         *inside = None;
@@ -111,7 +138,7 @@ impl VringSlot {
     /// Stops the ring and lets go of its memory. Waits for the burst in progress; afterwards the data plane touches neither.
     /// Returns where the ring stands (GET_VRING_BASE), or `None` if no ring ran.
     pub(crate) fn stop(&self) -> Option<u32> {
-        let mut inside = self.gate.enter();
+        let mut inside = self.enter()?;
         self.set_state(State::Stopped);
         show_late(inside.as_mut());
         inside.take().map(|ring| ring.base())
@@ -119,7 +146,7 @@ impl VringSlot {
 
     /// Enables or disables a running ring.
     pub(crate) fn set_enabled(&self, enabled: bool) {
-        let mut inside = self.gate.enter();
+        let Some(mut inside) = self.enter() else { return };
         if inside.is_some() && self.fault().is_none() {
             self.set_state(if enabled { State::Ready } else { State::Disabled });
         }
@@ -130,7 +157,7 @@ impl VringSlot {
 
     /// Changes whom a running ring tells of used buffers; they get a call at once, in case one fell between the two.
     pub(crate) fn set_call(&self, call: Option<Arc<OwnedFd>>) {
-        if let Some(ring) = self.gate.enter().as_mut() {
+        if let Some(ring) = self.enter().as_mut().and_then(|inside| inside.as_mut()) {
             ring.set_call(call);
             ring.notify();
         }
@@ -205,7 +232,7 @@ impl VringSlot {
 
     /// Enters the gate for a burst. Data plane.
     #[inline(always)]
-    pub(super) fn try_enter(&self) -> Option<Inside<'_, Option<Vring>>> {
+    pub(crate) fn try_enter(&self) -> Option<Inside<'_, Option<Vring>>> {
         hook::before_gate();
         let inside = self.gate.try_enter()?;
         if inside.as_ref().is_some_and(Vring::memory_is_gone) {

@@ -277,3 +277,18 @@ fn descriptors_that_are_no_eventfds() {
         assert_eq!(s.times("not_an_eventfd"), 1);
     }
 }
+
+/// A7: the port was removed while its control thread was at a message. What it does when it goes on has no effect.
+#[test]
+fn a07_nothing_starts_in_a_slot_that_is_retired() {
+    let mut s = running();
+    let end = Instant::now() + Duration::from_secs(10);
+    assert!(s.slots.iter().all(|slot| slot.retire(end)));
+    assert!(!s.slots[0].is_running());
+    let table = table(&[region(0, MEMORY, VA)]);
+    assert_eq!(s.ask(Request::SetMemTable, table.as_slice(), vec![memfd(MEMORY)]), Ok(0));
+    assert_eq!(s.set_up_ring(0), Ok(0));
+    assert_eq!(s.set_up_ring(1), Ok(0));
+    assert!(s.slots.iter().all(|slot| !slot.is_running()));
+    s.end();
+}
