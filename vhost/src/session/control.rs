@@ -3,6 +3,8 @@
 //! It sleeps in poll(2) on what tells it to stop, the alarm of the data plane, the connection, and the listener or the time
 //! of the next try to connect. Nothing that a front end is known to do, or leaves undone, makes it wait elsewhere; if
 //! something does, the port leaves it behind (docs/decisions/0018).
+//!
+//! It takes messages and connections at a rate: a front end that wants more waits, and nobody else.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -12,19 +14,30 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::bucket::Bucket;
 use super::calls::Calls;
 use super::connection::{Closed, Connection, DEADLINE};
+use super::message::Message;
 use super::peer::Peer;
 use super::received::Closer;
 use super::socket::connect_to;
 use super::trouble::Malformed;
 use super::{Listener, Session, Step};
 use crate::vring::{Fault, PortNotifier};
+use crate::wire::message::Request;
 use pmd::alarm::Alarm;
 
 /// Time between two tries to connect. A peer that comes back is found within it.
 const RETRY: Duration = Duration::from_millis(50);
 
+/// Messages a second, and at once: more than twice as many as a VMM sends to set up 128 queue pairs.
+const MESSAGES: (u32, u32) = (10_000, 32_768);
+/// So many count as one that changes the memory table: mapping and unmapping interrupt all CPUs that lcores run on.
+const MEMORY_MESSAGE: u32 = 16;
+/// With no message left, how long to wait for some more than one.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Connections a second, and at once.
+const CONNECTIONS: (u32, u32) = (250, 250);
 /// How often to look whether descriptors that could not be closed were.
 const STUCK_LOOK: Duration = Duration::from_millis(100);
 
@@ -66,8 +79,12 @@ pub(crate) struct Control {
     connection: Option<Connection>,
     calls: Calls,
     closer: Closer,
+    messages: Bucket,
+    connections: Bucket,
     /// When to connect or accept again.
     not_before: Instant,
+    /// When to read on.
+    read_at: Instant,
 }
 
 /// What woke the thread.
@@ -97,7 +114,10 @@ impl Control {
             connection: None,
             calls: Calls::new(notifier),
             closer: Closer::default(),
+            messages: Bucket::new(MESSAGES.0, MESSAGES.1),
+            connections: Bucket::new(CONNECTIONS.0, CONNECTIONS.1),
             not_before: Instant::now(),
+            read_at: Instant::now(),
         }
     }
 
@@ -162,7 +182,9 @@ impl Control {
         let mut fds: [Option<(BorrowedFd<'_>, PollFlags)>; 4] = [None; 4];
         fds[0] = Some((self.stop.as_fd(), PollFlags::IN));
         fds[1] = Some((self.alarm.as_fd(), PollFlags::IN));
-        if let Some(connection) = &self.connection {
+        if let Some(connection) = &self.connection
+            && self.may_read(connection)
+        {
             fds[2] = Some((connection.as_fd(), connection.interest()));
         }
         if let Endpoint::Server(listener) = &self.endpoint
@@ -181,7 +203,12 @@ impl Control {
         Woken { stop: next(), alarm: next(), connection: next(), listener: next() }
     }
 
-    /// Always, but for a moment after it failed; and not while descriptors of the last
+    /// Replies go out at any time.
+    fn may_read(&self, connection: &Connection) -> bool {
+        connection.interest() == PollFlags::OUT || self.read_at <= Instant::now()
+    }
+
+    /// Always, but for a moment after it failed, or when there were too many of late; and not while descriptors of the last
     /// front end cannot be closed.
     fn may_connect(&self) -> bool {
         self.not_before <= Instant::now() && self.closer.has_room()
@@ -197,7 +224,8 @@ impl Control {
         let stuck = !self.closer.has_room();
         let connect_at = if stuck { Instant::now() + STUCK_LOOK } else { self.not_before };
         let connect_at = (again || stuck).then_some(connect_at);
-        deadline.into_iter().chain(connect_at).chain(self.calls.next_time()).min()
+        let read_at = self.connection.as_ref().filter(|c| !self.may_read(c)).map(|_| self.read_at);
+        deadline.into_iter().chain(connect_at).chain(read_at).chain(self.calls.next_time()).min()
     }
 
     /// One message at most, so that stop and alarm have their turn.
@@ -208,7 +236,16 @@ impl Control {
             Ok(None) => return,
             Err(closed) => return self.closed(&closed),
         };
-        let step = lock(&self.session).handle(message);
+        let now = Instant::now();
+        self.messages.take(cost(&message), now);
+        let wait = self.messages.wait(now);
+        let mut session = lock(&self.session);
+        if !wait.is_zero() {
+            self.read_at = now + wait + PAUSE;
+            session.count("messages_delayed");
+        }
+        let step = session.handle(message);
+        drop(session);
         match step {
             Step::Quiet => {}
             Step::Answer(reply) => {
@@ -228,6 +265,9 @@ impl Control {
             Ok(None) => return,
             Err(e) => return self.cannot_connect(e),
         };
+        let now = Instant::now();
+        self.connections.take(1, now);
+        self.not_before = now + self.connections.wait(now);
         if self.connection.is_some() {
             let _hung_up_last = Connection::new(socket, self.closer.clone());
             let why = "the port has a front end already: closed";
@@ -308,6 +348,14 @@ impl Control {
         if matches!(self.endpoint, Endpoint::Client(_)) {
             self.retry_later();
         }
+    }
+}
+
+/// What a message takes of the bucket.
+fn cost(message: &Message) -> u32 {
+    match Request::try_from(message.header.request) {
+        Ok(Request::SetMemTable | Request::AddMemReg | Request::RemMemReg) => MEMORY_MESSAGE,
+        _ => 1,
     }
 }
 

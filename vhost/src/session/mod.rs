@@ -17,6 +17,7 @@
 //! stopped. Each refusal is counted by name and logged, at a limited rate.
 
 pub(crate) mod announce;
+mod bucket;
 mod calls;
 mod config;
 mod connection;
