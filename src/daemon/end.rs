@@ -1,60 +1,73 @@
-//! How the program ends: a signal asks for it, or an lcore died.
+//! How the program ends: a signal asks for it, or an lcore died. Either way it does end.
 
 use std::cell::RefCell;
+use std::io;
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::{Handle, Signals};
+use signal_hook::iterator::Signals;
 use vswitch::OnDeath;
 
 use crate::failure::Failure;
+
+/// The process ends within this time, whatever its threads wait for: three seconds less a margin.
+const LIMIT: Duration = Duration::from_millis(2700);
+/// The part of it in which ports are taken down.
+pub(super) const TAKE_DOWN: Duration = Duration::from_millis(2000);
 
 thread_local! {
     /// Where and why this thread panicked: the hook knows it, and the lcore's end tells it.
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// What the main thread waits for while the switch runs.
-pub(super) struct End {
-    signals: Signals,
-    dead: Arc<DeadLcore>,
+/// Why the program ends.
+#[derive(Debug)]
+enum Why {
+    Signal(i32),
+    /// An lcore died: which one and how.
+    Death(String),
 }
 
-/// Takes the first lcore that died and ends the main thread's wait.
-struct DeadLcore {
-    what: OnceLock<String>,
-    signals: Handle,
+/// What the main thread waits for while the switch runs.
+pub(super) struct End {
+    tell: Sender<Why>,
+    told: Receiver<Why>,
 }
 
 impl End {
-    /// Takes SIGTERM, SIGINT and panics from here on.
+    /// Takes SIGTERM, SIGINT and panics from here on. If the process is still there [`LIMIT`] after a signal, it is ended with
+    /// status 1 and whatever is left.
     pub(super) fn watch() -> Result<Self, Failure> {
-        let signals = Signals::new([SIGTERM, SIGINT]).map_err(Failure::runtime)?;
-        let dead = Arc::new(DeadLcore { what: OnceLock::new(), signals: signals.handle() });
+        let (tell, told) = channel();
+        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(Failure::runtime)?;
+        let of_signals = tell.clone();
+        let wait = move || {
+            let Some(signal) = signals.forever().next() else { return };
+            // Nobody listens any more if it ends already.
+            let _ = of_signals.send(Why::Signal(signal));
+            end_all_the_same();
+        };
+        start("signals", wait).map_err(Failure::runtime)?;
         std::panic::set_hook(Box::new(note_panic));
-        Ok(Self { signals, dead })
+        Ok(Self { tell, told })
     }
 
     /// What a switch is to do when one of its lcores dies.
     pub(super) fn on_death(&self) -> OnDeath {
-        let dead = Arc::clone(&self.dead);
+        let tell = self.tell.clone();
         OnDeath::call(move |lcore| {
             let why = PANIC.with(|panic| panic.borrow_mut().take()).unwrap_or_default();
-            // Of several that die the first one counts.
-            let _ = dead.what.set(format!("lcore {lcore} died: {why}"));
-            dead.signals.close();
+            let _ = tell.send(Why::Death(format!("lcore {lcore} died: {why}")));
         })
     }
 
-    /// Whether a signal has asked for the end already, before anybody waits for it.
-    pub(super) fn was_asked_for(&mut self) -> bool {
-        let signal = self.signals.pending().next();
-        if let Some(signal) = signal {
-            tracing::info!(signal, "ending before all ports are there");
-        }
-        signal.is_some()
+    /// Whether the end has come already, before anybody waits for it.
+    pub(super) fn has_come(&self) -> Option<Result<ExitCode, Failure>> {
+        self.told.try_recv().ok().map(ended)
     }
 
     /// Waits for the end.
@@ -62,16 +75,35 @@ impl End {
     /// # Errors
     /// An lcore died. Its ports' queues died with it, and no other lcore can take them over: a service manager starts the
     /// program again, and guests connect again (docs/decisions/0020).
-    pub(super) fn wait(mut self) -> Result<ExitCode, Failure> {
-        let signal = self.signals.forever().next();
-        if let Some(what) = self.dead.what.get() {
-            return Err(Failure::runtime(format!(
-                "{what}; polder ends, to be started again (a bug: please report it)"
-            )));
-        }
-        tracing::info!(?signal, "ending");
-        Ok(ExitCode::SUCCESS)
+    pub(super) fn wait(&self) -> Result<ExitCode, Failure> {
+        ended(self.told.recv().map_err(|_| Failure::runtime("nobody is left who could end the program"))?)
     }
+}
+
+fn ended(why: Why) -> Result<ExitCode, Failure> {
+    match why {
+        Why::Signal(signal) => {
+            tracing::info!(signal, "ending");
+            Ok(ExitCode::SUCCESS)
+        }
+        Why::Death(what) => {
+            // Without it the program ends as fast as its ports do, which have a limit of their own.
+            let _ = start("watchdog", end_all_the_same);
+            let what = format!("{what}; polder ends, to be started again (a bug: please report it)");
+            Err(Failure::runtime(what))
+        }
+    }
+}
+
+fn start(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.into()).spawn(body).map(drop)
+}
+
+/// Ends the process if it is still there after [`LIMIT`].
+fn end_all_the_same() {
+    thread::sleep(LIMIT);
+    tracing::error!("not everything ended within {LIMIT:?}: leaving it to the kernel");
+    signal_hook::low_level::exit(1);
 }
 
 /// Keeps what an lcore's panic says for the program's last line. Any other thread's is an error in the log: it costs its own
@@ -80,7 +112,7 @@ fn note_panic(info: &PanicHookInfo<'_>) {
     let why = info.payload_as_str().unwrap_or("a panic without a message");
     let place = info.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
     let what = format!("panicked at {place}: {}", why.split_whitespace().collect::<Vec<_>>().join(" "));
-    let thread = std::thread::current();
+    let thread = thread::current();
     let name = thread.name().unwrap_or("without a name");
     if name.starts_with("lcore") {
         PANIC.with(|panic| *panic.borrow_mut() = Some(what));

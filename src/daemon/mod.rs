@@ -35,12 +35,12 @@ pub(crate) fn run(settings: &Settings) -> Result<ExitCode, Failure> {
     let socket = ControlSocket::listen(&path).map_err(socket_failure)?;
     // Before the first thread starts: rights belong to threads. Until here a signal ends the process at once.
     confine::begin(settings, &path)?;
-    let mut end = End::watch()?;
+    let end = End::watch()?;
     let plane = Arc::new(Plane::start(settings, settings.hugepages, end.on_death())?);
     let _down = TakeDown(&plane);
     for port in &settings.ports {
-        if end.was_asked_for() {
-            return Ok(ExitCode::SUCCESS);
+        if let Some(ended) = end.has_come() {
+            return ended;
         }
         plane.add(port).map_err(PlaneError::into_failure)?;
     }
@@ -51,12 +51,12 @@ pub(crate) fn run(settings: &Settings) -> Result<ExitCode, Failure> {
     end.wait()
 }
 
-/// Removes all ports, and with them their sockets, however `run` ends.
+/// Removes all ports, and with them their sockets, however `run` ends, and whatever their peers hold.
 struct TakeDown<'p>(&'p Plane);
 
 impl Drop for TakeDown<'_> {
     fn drop(&mut self) {
-        self.0.remove_all();
+        self.0.remove_all(end::TAKE_DOWN);
     }
 }
 
@@ -110,7 +110,7 @@ mod tests {
         let id = plane.switch().reserve_port("faulty").unwrap();
         let _ = plane.switch().attach(id, queues, PortCounters::new(1, 0));
         let ended = end.wait();
-        plane.remove_all();
+        plane.remove_all(end::TAKE_DOWN);
         eprintln!("polder: {}", ended.unwrap_err());
     }
 

@@ -1,11 +1,11 @@
 //! The control plane: which ports there are, and how they come and go.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use mbuf::Mempool;
-use pmd::{Port, PortError, QueueEnv};
+use pmd::{Port, PortError, QueueEnv, Queues};
 use vswitch::{FdbConfig, IdlePolicy, LcoreConfig, OnDeath, PortId, Switch, SwitchConfig, SwitchError, View};
 
 use super::confine;
@@ -183,23 +183,65 @@ impl Plane {
         Ok(())
     }
 
-    /// Removes all ports, as far as they let themselves be removed.
-    pub(crate) fn remove_all(&self) {
-        let names: Vec<_> = self.ports().keys().cloned().collect();
-        for name in names {
-            match self.remove(&name) {
-                Ok(()) => {}
-                // Its queues died with the lcore. The port ends without them, and its socket and threads go.
-                Err(PlaneError::Switch { source: SwitchError::LcoreDied(_), .. }) => {
-                    let ended = self.ports().remove(&name);
-                    drop(ended);
-                }
-                // An lcore does not answer: it would not for the others either.
+    /// Removes all ports within `limit`, all at once. What an lcore does not let go of, or what does not end, is left as it
+    /// is; the ports' sockets are gone all the same.
+    pub(crate) fn remove_all(&self, limit: Duration) {
+        let end = Instant::now() + limit;
+        // Whoever is at a change for too long is no reason to stay.
+        let _alone = try_lock_until(&self.changing, end - limit / 2);
+        let home = self.detach_all(end - limit / 2);
+        let mut ended = Vec::new();
+        for (name, entry) in std::mem::take(&mut *self.ports()) {
+            let (port, shown) = (entry.port, name.clone());
+            match std::thread::Builder::new().name("ending".into()).spawn(move || drop(port)) {
+                Ok(thread) => ended.push((shown, thread)),
+                Err(error) => tracing::error!(port = %name, %error, "no thread to end it"),
+            }
+        }
+        drop(home);
+        for (name, thread) in ended {
+            while !thread.is_finished() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if !thread.is_finished() {
+                tracing::error!(port = %name, "does not end: left as it is");
+            }
+        }
+    }
+
+    /// Takes all ports from the lcores, and their halves home.
+    fn detach_all(&self, end: Instant) -> Vec<Queues> {
+        let Some(mut switch) = try_lock_until(&self.switch, end) else {
+            tracing::error!("a port is being added or removed, which takes too long");
+            return Vec::new();
+        };
+        let ids: Vec<_> = self.ports().values().map(|entry| entry.id).collect();
+        let mut home = Vec::new();
+        for id in ids {
+            switch.set_patience(end.saturating_duration_since(Instant::now()));
+            match switch.remove_port(id) {
+                Ok(queues) => home.push(queues),
+                // Its queues died with the lcore; the port ends without them, and its socket and threads go.
+                Err(SwitchError::LcoreDied(_)) => {}
                 Err(error) => {
+                    // An lcore does not let go: it would not for the others either.
                     tracing::error!(%error, "not all ports were removed");
-                    return;
+                    break;
                 }
             }
+        }
+        home
+    }
+}
+
+/// The lock, if it can be had until `end`.
+fn try_lock_until<T>(lock: &Mutex<T>, end: Instant) -> Option<MutexGuard<'_, T>> {
+    loop {
+        match lock.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if Instant::now() >= end => return None,
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
         }
     }
 }
@@ -261,6 +303,6 @@ pub(super) mod tests {
             drop(changing);
             assert_eq!(seen, Ok(((1, 1), 0, 1)));
         });
-        plane.remove_all();
+        plane.remove_all(Duration::from_secs(10));
     }
 }

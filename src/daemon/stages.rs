@@ -113,6 +113,6 @@ mod tests {
         assert!(!counts(&plane));
         assert!(measure(&plane, Duration::from_millis(100)).lcores[0].stages[0].times > 0);
         assert!(!counts(&plane));
-        plane.remove_all();
+        plane.remove_all(Duration::from_secs(10));
     }
 }

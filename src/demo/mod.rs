@@ -46,7 +46,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
     let elapsed = started.elapsed();
     let ways = traffic.finish()?;
     let after = stats(&plane);
-    plane.remove_all();
+    plane.remove_all(Duration::from_secs(10));
     let unaccounted = plane.view().stats().totals().unaccounted();
     let summary = Summary {
         cpus: (switch_cpu, guest_cpu),
