@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use vswitch::OnDeath;
 
+use super::cpus;
 use crate::failure::Failure;
 
 /// The process ends within this time, whatever its threads wait for: three seconds less a margin.
@@ -40,12 +41,13 @@ pub(super) struct End {
 
 impl End {
     /// Takes SIGTERM, SIGINT and panics from here on. If the process is still there [`LIMIT`] after a signal, it is ended with
-    /// status 1 and whatever is left.
-    pub(super) fn watch() -> Result<Self, Failure> {
+    /// status 1 and whatever is left. `lcores`: the CPUs that the thread which waits for signals keeps off.
+    pub(super) fn watch(lcores: &[usize]) -> Result<Self, Failure> {
         let (tell, told) = channel();
         let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(Failure::runtime)?;
-        let of_signals = tell.clone();
+        let (of_signals, lcores) = (tell.clone(), lcores.to_vec());
         let wait = move || {
+            cpus::keep_off(&lcores);
             let Some(signal) = signals.forever().next() else { return };
             // Nobody listens any more if it ends already.
             let _ = of_signals.send(Why::Signal(signal));

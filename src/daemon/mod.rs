@@ -1,6 +1,7 @@
 //! `polder run`: joins ports and switch, serves the control socket, and takes everything down again.
 
 mod confine;
+mod cpus;
 mod descriptors;
 mod end;
 mod make;
@@ -35,8 +36,12 @@ pub(crate) fn run(settings: &Settings) -> Result<ExitCode, Failure> {
     let socket = ControlSocket::listen(&path).map_err(socket_failure)?;
     // Before the first thread starts: rights belong to threads. Until here a signal ends the process at once.
     confine::begin(settings, &path)?;
-    let end = End::watch()?;
+    let end = End::watch(&settings.cpus)?;
     let plane = Arc::new(Plane::start(settings, settings.hugepages, end.on_death())?);
+    // The lcores have their CPUs. All threads from here on are this one's, or its threads'.
+    if !cpus::keep_off(&settings.cpus) {
+        tracing::info!("no CPU is left beside those of lcores: control threads run there, too");
+    }
     let _down = TakeDown(&plane);
     for port in &settings.ports {
         if let Some(ended) = end.has_come() {
@@ -104,7 +109,7 @@ mod tests {
     #[test]
     #[ignore = "a part of another test"]
     fn a_program_whose_lcore_panics() {
-        let end = End::watch().unwrap();
+        let end = End::watch(&[]).unwrap();
         let plane = plane::tests::plane(end.on_death());
         let queues = Queues { rx: vec![Box::new(Panics)], ..Queues::default() };
         let id = plane.switch().reserve_port("faulty").unwrap();

@@ -129,11 +129,6 @@ impl Daemon {
         status.is_ok_and(|status| status.contains("VmRSS"))
     }
 
-    /// Its number.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     pub(crate) fn connect(&self) -> Client {
         let stream = UnixStream::connect(self.control()).expect("the control socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
