@@ -23,7 +23,7 @@ fn cpus() -> (usize, usize) {
     let set = rustix::thread::sched_getaffinity(None).expect("CPUs");
     let mut cpus = (0..rustix::thread::CpuSet::MAX_CPU).filter(|n| set.is_set(*n));
     let first = cpus.next().expect("a CPU");
-    (first, cpus.last().unwrap_or(first))
+    (first, cpus.next_back().unwrap_or(first))
 }
 
 #[test]
