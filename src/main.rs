@@ -24,10 +24,12 @@ use cli::{Cli, Command};
 use failure::Failure;
 
 fn main() -> ExitCode {
-    route().unwrap_or_else(|failure| {
+    let status = route().unwrap_or_else(|failure| {
         eprintln!("polder: {failure}");
         failure.status()
-    })
+    });
+    vhost::give_up_descriptors();
+    status
 }
 
 fn route() -> Result<ExitCode, Failure> {

@@ -105,6 +105,7 @@ fn start(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
 fn end_all_the_same() {
     thread::sleep(LIMIT);
     tracing::error!("not everything ended within {LIMIT:?}: leaving it to the kernel");
+    vhost::give_up_descriptors();
     signal_hook::low_level::exit(1);
 }
 

@@ -123,12 +123,6 @@ impl Daemon {
         self.child.try_wait().expect("wait for a child").is_some()
     }
 
-    /// Whether it still has its memory: a process that is past that has nothing left but descriptors.
-    pub(crate) fn has_memory(&self) -> bool {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
-        status.is_ok_and(|status| status.contains("VmRSS"))
-    }
-
     pub(crate) fn connect(&self) -> Client {
         let stream = UnixStream::connect(self.control()).expect("the control socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");

@@ -21,5 +21,6 @@ mod vring;
 pub mod wire;
 
 pub use port::{VhostUserPort, VhostUserSpec};
+pub use session::give_up_descriptors;
 #[cfg(fuzzing)]
 pub use vring::two_passes;

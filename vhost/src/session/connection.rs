@@ -14,8 +14,9 @@ use rustix::net::{
 };
 use zerocopy::FromBytes;
 
+use super::closer::Closer;
 use super::message::{Message, check_header};
-use super::received::{Closer, Received};
+use super::received::Received;
 use super::trouble::Malformed;
 use crate::wire::message::{Header, MAX_FDS, MAX_PAYLOAD};
 
@@ -187,7 +188,7 @@ impl Drop for Connection {
         if rustix::io::ioctl_fionread(&self.socket) != Ok(0)
             && let Ok(copy) = self.socket.try_clone()
         {
-            self.closer.close_elsewhere(copy);
+            self.closer.close(copy);
         }
     }
 }

@@ -16,10 +16,10 @@ use rustix::io::Errno;
 
 use super::bucket::Bucket;
 use super::calls::Calls;
+use super::closer::Closer;
 use super::connection::{Closed, Connection, DEADLINE};
 use super::message::Message;
 use super::peer::Peer;
-use super::received::Closer;
 use super::socket::connect_to;
 use super::trouble::Malformed;
 use super::{Listener, Session, Step};
@@ -38,7 +38,7 @@ const MEMORY_MESSAGE: u32 = 16;
 const PAUSE: Duration = Duration::from_millis(5);
 /// Connections a second, and at once.
 const CONNECTIONS: (u32, u32) = (250, 250);
-/// How often to look whether descriptors that could not be closed were.
+/// How often to look whether descriptors that are closed elsewhere were.
 const STUCK_LOOK: Duration = Duration::from_millis(100);
 
 /// How the port meets its front end.
@@ -221,7 +221,7 @@ impl Control {
             Endpoint::Client(_) => self.connection.is_none(),
             Endpoint::Server(_) => !self.may_connect(),
         };
-        let stuck = !self.closer.has_room();
+        let stuck = self.closer.is_at_work();
         let connect_at = if stuck { Instant::now() + STUCK_LOOK } else { self.not_before };
         let connect_at = (again || stuck).then_some(connect_at);
         let read_at = self.connection.as_ref().filter(|c| !self.may_read(c)).map(|_| self.read_at);

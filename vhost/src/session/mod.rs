@@ -19,6 +19,7 @@
 pub(crate) mod announce;
 mod bucket;
 mod calls;
+mod closer;
 mod config;
 mod connection;
 mod control;
@@ -43,6 +44,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use closer::give_up_descriptors;
 pub(crate) use control::{Control, Endpoint, UidPolicy};
 pub(crate) use net::MIN_MTU;
 pub(crate) use socket::{Listener, MAX_PATH};

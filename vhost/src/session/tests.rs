@@ -78,7 +78,7 @@ impl Session {
         fds: Vec<OwnedFd>,
     ) -> Result<Option<Vec<u8>>, Ended> {
         let header = Header { request, flags: flags::VERSION | extra_flags, size: payload.len() as u32 };
-        let closer = received::Closer::default();
+        let closer = closer::Closer::default();
         let fds = fds.into_iter().map(|fd| received::Received::new(fd, &closer)).collect();
         match self.handle(Message { header, payload: payload.to_vec(), fds }) {
             Step::Quiet => Ok(None),
