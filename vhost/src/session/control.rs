@@ -221,11 +221,13 @@ impl Control {
             Endpoint::Client(_) => self.connection.is_none(),
             Endpoint::Server(_) => !self.may_connect(),
         };
-        let stuck = self.closer.is_at_work();
-        let connect_at = if stuck { Instant::now() + STUCK_LOOK } else { self.not_before };
-        let connect_at = (again || stuck).then_some(connect_at);
+        let look_at = Instant::now() + STUCK_LOOK;
+        let connect_at = if self.closer.has_room() { self.not_before } else { look_at };
+        let connect_at = again.then_some(connect_at);
+        let look = self.closer.is_at_work().then_some(look_at);
         let read_at = self.connection.as_ref().filter(|c| !self.may_read(c)).map(|_| self.read_at);
-        deadline.into_iter().chain(connect_at).chain(read_at).chain(self.calls.next_time()).min()
+        let times = [deadline, connect_at, look, read_at, self.calls.next_time()];
+        times.into_iter().flatten().min()
     }
 
     /// One message at most, so that stop and alarm have their turn.
