@@ -25,7 +25,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use mbuf::{Burst, MAX_BURST};
+use mbuf::Burst;
 use pmd::tsc;
 
 /// A burst of so many cycles is looked at: half a millisecond and more. 32 packets of 64 KiB take less.
@@ -36,8 +36,8 @@ const LONG_NS: u64 = 400_000;
 /// a minute or two. So a long burst that nobody watched is a hundredth of the time at most.
 const WATCHED: u64 = 1 << 32;
 const WATCHED_MOST: u64 = 1 << 38;
-/// Packets of a burst of a receive queue that is watched.
-const FEW: usize = 8;
+/// Bytes of a burst of a receive queue that is watched, but for the first packet: they go into mbufs at once, 31 for 64 KiB.
+const MOST_BYTES: u64 = 256 << 10;
 /// Long bursts in a row that were not a queue's own doing, after which it is not watched any more.
 const ENOUGH: u32 = 8;
 /// A port's memory may cost a hundredth of the time ...
@@ -46,6 +46,17 @@ const SHARE: u64 = 100;
 const CREDIT_NS: u64 = 100_000_000;
 /// What one burst is charged at most: the port is closed for ten minutes then.
 const MOST_NS: u64 = 6_000_000_000;
+
+/// How many packets of these lengths a receive queue takes while it is watched.
+#[cold]
+pub(super) fn few(lengths: impl Iterator<Item = u32>) -> usize {
+    let mut sum = 0;
+    let fit = |len: &u32| {
+        sum += u64::from(*len);
+        sum <= MOST_BYTES
+    };
+    lengths.take_while(fit).count().max(1)
+}
 
 /// Nanoseconds since the first call.
 fn now_ns() -> u64 {
@@ -131,8 +142,8 @@ pub(super) struct Cost {
     until: u64,
     /// For how long next time.
     span: u64,
-    /// The thread's faults when it was looked at last.
-    faults: u64,
+    /// The thread's faults when it was looked at last, if it was.
+    faults: Option<u64>,
     /// At the beginning of the burst at hand, if it is watched.
     before: Reading,
     /// Whether the burst at hand was charged.
@@ -147,7 +158,7 @@ impl Cost {
             began: 0,
             until: 0,
             span: WATCHED,
-            faults: 0,
+            faults: None,
             before: Reading::default(),
             charged: false,
             innocent: 0,
@@ -172,13 +183,6 @@ impl Cost {
     #[inline(always)]
     pub(super) fn is_watched(&self) -> bool {
         self.began < self.until
-    }
-
-    /// Packets that a receive queue may take in the burst at hand: while it is watched few, since each owns its bytes, and one
-    /// of 64 KiB takes 31 mbufs.
-    #[inline(always)]
-    pub(super) fn most_packets(&self) -> usize {
-        if self.is_watched() { FEW } else { MAX_BURST }
     }
 
     /// Whether it took long.
@@ -228,7 +232,7 @@ impl Cost {
     fn judge(&mut self, account: &Account) -> bool {
         let now = Reading::now();
         let cost = self.before.cost_until(&now);
-        self.faults = now.faults;
+        self.faults = Some(now.faults);
         if cost < LONG_NS {
             return false;
         }
@@ -240,7 +244,7 @@ impl Cost {
     /// Watches from now on, unless the thread took no fault since it was looked at last.
     fn suspect(&mut self) {
         let faults = Reading::now().faults;
-        if faults == core::mem::replace(&mut self.faults, faults) {
+        if self.faults.replace(faults).is_none_or(|before| before == faults) {
             return;
         }
         self.until = tsc::now().saturating_add(self.span);
@@ -294,11 +298,20 @@ mod tests {
     }
 
     #[test]
+    fn few_packets_if_they_are_long() {
+        assert_eq!(few([1500; 32].into_iter()), 32);
+        assert_eq!(few([65_000; 32].into_iter()), 4);
+        assert_eq!(few([u32::MAX; 32].into_iter()), 1);
+    }
+
+    #[test]
     fn a_long_burst_is_watched_and_cleared() {
         let mut cost = Cost::new();
         cost.begin();
         assert!(!cost.is_watched());
-        cost.faults = u64::MAX;
+        cost.over();
+        assert_eq!(cost.until, 0, "nobody knows yet whether there were faults");
+        cost.faults = Some(u64::MAX);
         cost.over();
         assert!(cost.until > tsc::now() && cost.span == 2 * WATCHED, "suspected");
         cost.begin();

@@ -22,7 +22,7 @@ use ring::prefetch;
 
 use crate::session::announce::{AnnounceSlot, RARP_LEN, rarp_frame};
 use crate::vring::chain::{self, Chain, ChainError, Direction, Walker};
-use crate::vring::cost::Cost;
+use crate::vring::cost::{self, Cost};
 use crate::vring::format::{Available, Buffer, Head, Long};
 use crate::vring::ring::{Ring, Terms};
 use crate::vring::slot::State;
@@ -106,8 +106,8 @@ impl RxQueue for GuestTx {
             return 0;
         }
         let before = burst.len();
-        let (rests, most) = (rests.iter_mut(), cost.most_packets().min(*most));
-        let turn = Turn { terms: *terms, view, long, env, counters, held, pieces, rests, most };
+        let (rests, most, few) = (rests.iter_mut(), *most, cost.is_watched());
+        let turn = Turn { terms: *terms, view, long, env, counters, held, pieces, rests, most, few };
         let (taken, outcome) = match ring {
             Ring::Split(ring) => turn.run(ring, burst),
             Ring::Packed(ring) => turn.run(ring, burst),
@@ -226,6 +226,8 @@ struct Turn<'r, 't> {
     rests: IterMut<'t, TailSegment>,
     /// Most packets of the burst.
     most: usize,
+    /// Whether long frames are to be few.
+    few: bool,
 }
 
 /// What the first pass found out about a frame.
@@ -253,9 +255,13 @@ impl<'t> Turn<'_, 't> {
     #[inline]
     fn run<F: Available>(mut self, ring: &mut F, burst: &mut Burst<'t>) -> (usize, Result<(), Fault>) {
         let mut found = [Found { len: 0, lies: Lies::Scattered }; MAX_BURST];
-        let (n, outcome) = self.look(ring, &mut found[..burst.room().min(self.most)]);
+        let (mut n, mut outcome) = self.look(ring, &mut found[..burst.room().min(self.most)]);
         if n == 0 {
             return (0, outcome);
+        }
+        if self.few {
+            let few = cost::few(found[..n].iter().map(|found| found.len));
+            (n, outcome) = if few < n { (few, Ok(())) } else { (n, outcome) };
         }
         let start = burst.len();
         if self.env.pool.alloc_bulk(burst, n, self.env.port).is_err() {
