@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mbuf::{Mempool, MempoolConfig, PageSize, ZoneConfig};
 use pmd::{DropReason, TxQueue};
 
 use crate::vring::two_passes::{GPA, Rig, Shape, receive, send};
@@ -17,6 +18,13 @@ fn rig(features: u64, size: u16) -> Rig {
     let mut rig = Rig::new(Shape { features, size, ram: 2 << 20 });
     rig.start();
     rig
+}
+
+/// A few mbufs of its own.
+fn small_pool() -> &'static Mempool {
+    let zone = ZoneConfig { pages: PageSize::Small4K, ..ZoneConfig::default() };
+    let config = MempoolConfig { mbufs: 16, cache: 0, zone, ..MempoolConfig::default() };
+    Mempool::new(&config).expect("a pool")
 }
 
 /// Where no ring lies.
@@ -144,6 +152,25 @@ fn a11_the_longest_chain_that_is_sent() {
             assert!(reads <= 2 * crate::vring::MAX_PIECES, "{reads} descriptors read in a burst");
         }
         assert_eq!(got, [60], "what is behind it arrives");
+        assert_eq!(rig.counters.drops[DropReason::RxBadDescriptor as usize].get(), 1);
+    }
+}
+
+/// What was found out about a long chain counts for the place where it stands: not if a frame in front of it stays.
+#[test]
+fn a11_a_long_chain_behind_a_frame_that_gets_no_mbuf() {
+    for features in FORMATS {
+        let mut rig = rig(features, 32_768);
+        let pool = small_pool();
+        let mut queue = rig.sender_from(pool);
+        rig.post(0, &[Desc { flags: 0, ..buffer(0, 72) }]);
+        rig.post(1, &vec![Desc { flags: 0, ..buffer(0, 0) }; 32_000]);
+        rig.post(32_001, &[Desc { flags: 0, ..buffer(0, 112) }]);
+        let all: Vec<_> = std::iter::from_fn(|| pool.alloc(1).ok()).collect();
+        (0..3).for_each(|_| assert!(receive(&mut queue).is_empty()));
+        drop(all);
+        let got: Vec<_> = (0..64).flat_map(|_| receive(&mut queue)).collect();
+        assert_eq!((got, rig.fault()), (vec![60, 100], None));
         assert_eq!(rig.counters.drops[DropReason::RxBadDescriptor as usize].get(), 1);
     }
 }

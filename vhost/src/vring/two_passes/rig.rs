@@ -128,7 +128,12 @@ impl Rig {
 
     /// What the guest sends by.
     pub(in crate::vring) fn sender(&self) -> GuestTx {
-        let env = QueueEnv { pool: pool(), port: 1 };
+        self.sender_from(pool())
+    }
+
+    /// The same, into mbufs of this pool.
+    pub(in crate::vring) fn sender_from(&self, pool: &'static Mempool) -> GuestTx {
+        let env = QueueEnv { pool, port: 1 };
         GuestTx::new(Arc::clone(&self.slot), env, Arc::clone(&self.counters), Arc::<AnnounceSlot>::default())
     }
 
