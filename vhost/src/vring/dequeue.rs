@@ -261,10 +261,14 @@ impl<'t> Turn<'_, 't> {
         }
         if self.few {
             let few = cost::few(found[..n].iter().map(|found| found.len));
-            (n, outcome) = if few < n { (few, Ok(())) } else { (n, outcome) };
+            if few < n {
+                (n, outcome) = (few, Ok(()));
+                self.forget_long();
+            }
         }
         let start = burst.len();
         if self.env.pool.alloc_bulk(burst, n, self.env.port).is_err() {
+            self.forget_long();
             return (0, Ok(())); // They stay in the ring: nothing is lost.
         }
         let (mut good, mut bytes) = (start, 0);
@@ -283,6 +287,12 @@ impl<'t> Turn<'_, 't> {
         self.counters.bytes.add(bytes);
         self.counters.bursts.add(1);
         (n, outcome)
+    }
+
+    /// A long chain does not stand at the ring's first place if frames in front of it stay: it is walked anew then.
+    #[cold]
+    fn forget_long(&mut self) {
+        *self.long = None;
     }
 
     /// First pass: where the frames lie, and their first bytes on the way into the cache. Returns how many are sound.
