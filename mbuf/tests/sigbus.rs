@@ -140,7 +140,7 @@ fn ranges_need_not_be_of_whole_pages() {
 }
 
 #[test]
-fn m9_m14_what_cannot_be_mapped_is_refused_by_name() {
+fn m09_m14_what_cannot_be_mapped_is_refused_by_name() {
     let fd = memfd(2, 0);
     let map = |offset, len| ForeignMapping::map(fd.as_fd(), offset, len, true).unwrap_err();
     assert!(matches!(map(PAGE as u64, PAGE + 1), ForeignError::TooShort { size: 0x2000, end: 0x2001 }));
@@ -155,7 +155,7 @@ fn m9_m14_what_cannot_be_mapped_is_refused_by_name() {
 }
 
 #[test]
-fn m48_a_file_open_for_reading_cannot_be_mapped_for_writing() {
+fn v48_a_file_open_for_reading_cannot_be_mapped_for_writing() {
     let fd = memfd(1, 1);
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -163,6 +163,18 @@ fn m48_a_file_open_for_reading_cannot_be_mapped_for_writing() {
     let error = ForeignMapping::map(read_only.as_fd(), 0, PAGE, true).unwrap_err();
     assert!(matches!(error, ForeignError::System { step: "mmap", .. }), "{error}");
     assert_eq!(read(&ForeignMapping::map(read_only.as_fd(), 0, PAGE, false).unwrap(), 0), 1);
+}
+
+/// `dd` among a mapping's VmFlags: not in core dumps.
+#[test]
+fn m24_guest_memory_is_left_out_of_core_dumps() {
+    let fd = memfd(2, 1);
+    let mapping = ForeignMapping::map(fd.as_fd(), 0, 2 * PAGE, true).unwrap();
+    let start = format!("{:x}-", mapping.base().as_ptr().addr());
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let entry = smaps.lines().skip_while(|line| !line.starts_with(&start));
+    let flags = entry.skip(1).find(|line| line.starts_with("VmFlags:")).expect("the mapping is there");
+    assert!(flags.split_whitespace().any(|flag| flag == "dd"), "{flags}");
 }
 
 #[test]
@@ -177,7 +189,7 @@ fn a_sealed_file_keeps_its_size() {
 
 /// Needs one free 2 MiB hugepage to say something; without one it says so.
 #[test]
-fn a_lost_hugepage_is_replaced_whole_needs_hugepages() {
+fn m13_a_lost_hugepage_is_replaced_whole_needs_hugepages() {
     const HUGE: usize = 2 << 20;
     let fd = memfd_create("guest", MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB).unwrap();
     ftruncate(&fd, 2 * HUGE as u64).unwrap();

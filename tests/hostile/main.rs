@@ -2,7 +2,7 @@
 //!
 //! An attacker that is front end and guest in one plays each case at port `x` of a daemon whose ports `a` and `b` carry an
 //! honest, checked stream all the time; port `y` is the honest receiver of what the attacker sends. Cases have the numbers
-//! of HOSTILE.md in their names. All of them meet the same daemon, one after the other, and [`scene::case`] judges
+//! of docs/hostile.md in their names. All of them meet the same daemon, one after the other, and [`scene::case`] judges
 //! each by the same oracle, O1 to O8 there:
 //!
 //! | | here |
@@ -31,6 +31,7 @@ mod indirect;
 mod load;
 mod memory;
 mod messages;
+mod more;
 mod notify;
 mod numbers;
 mod packed;

@@ -351,8 +351,13 @@ impl Scene {
 
     /// Takes what came to `y`; returns how many frames that were.
     pub(crate) fn discard_at_y(&mut self) -> usize {
+        self.take_at_y().len()
+    }
+
+    /// Takes what came to `y`.
+    pub(crate) fn take_at_y(&mut self) -> Vec<Vec<u8>> {
         self.drain_y();
-        std::mem::take(&mut self.at_y).len()
+        std::mem::take(&mut self.at_y)
     }
 
     /// The next `n` frames that come to `y`.
