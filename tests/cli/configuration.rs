@@ -22,7 +22,7 @@ fn refused(text: &str) -> String {
 }
 
 #[test]
-fn what_is_wrong_is_named_by_its_line() {
+fn s18_what_is_wrong_is_named_by_its_line() {
     for (text, line, word) in [
         ("[switch]\nmac_aging_s = 3\n", 2, "mac_aging_s"),
         ("\nvlan = 3\n", 2, "vlan"),
@@ -81,7 +81,7 @@ fn the_file_is_followed_and_the_command_line_comes_first() {
 
 /// S18: mutations of a good file are refused or followed, and never crash.
 #[test]
-fn half_written_files_never_crash() {
+fn s18_half_written_files_never_crash() {
     let good = "control = '/nonexistent/dir/c'\n[switch]\nmac_ageing_s = 60\n[[lcore]]\ncpu = 0\n[[port]]\nname = 'a'\nspec = 'null'\n";
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("polder.toml");

@@ -92,7 +92,7 @@ impl Noise {
 }
 
 #[test]
-fn spoilt_requests_do_no_harm() {
+fn s19_spoilt_requests_do_no_harm() {
     let daemon = Daemon::start(&["--port", "a=null"]);
     let mut noise = Noise(0x706f_6c64_6572);
     let mut client = daemon.connect();

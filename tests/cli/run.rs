@@ -28,7 +28,7 @@ fn ends_with_0_on_both_signals_and_leaves_no_socket() {
 }
 
 #[test]
-fn small_pages_are_warned_of_once_with_the_command() {
+fn n11_small_pages_are_warned_of_once_with_the_command() {
     let dir = tempfile::tempdir().expect("a folder");
     let control = dir.path().join("control");
     let notified = UnixDatagram::bind(dir.path().join("notify")).expect("a socket like systemd's");
@@ -82,7 +82,7 @@ fn a_second_daemon_on_the_same_socket_is_refused() {
 }
 
 #[test]
-fn what_a_dead_daemon_left_is_replaced_and_nothing_else_is() {
+fn d12_what_a_dead_daemon_left_is_replaced_and_nothing_else_is() {
     let dir = tempfile::tempdir().expect("a folder");
     let control = dir.path().join("control");
     drop(UnixListener::bind(&control).expect("a stale socket"));
@@ -101,7 +101,7 @@ fn what_a_dead_daemon_left_is_replaced_and_nothing_else_is() {
 }
 
 #[test]
-fn hugepages_that_are_not_there_are_named_with_the_command() {
+fn n11_hugepages_that_are_not_there_are_named_with_the_command() {
     // No machine that runs tests has half a terabyte of 1 GiB pages.
     let dir = tempfile::tempdir().expect("a folder");
     let out = polder()

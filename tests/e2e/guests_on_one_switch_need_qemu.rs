@@ -35,11 +35,11 @@ scenes! {
         tcp_100mb_mtu_1500_without_offloads,
         tcp_100mb_mtu_9000_with_offloads,
         tcp_100mb_mtu_9000_without_offloads,
-        driver_unbind_and_bind_under_traffic,
-        device_del_and_add_under_traffic,
-        reboot_under_traffic,
-        kill9_of_a_receiving_guest,
-        kill9_of_a_sending_guest,
+        d07_driver_unbind_and_bind_under_traffic,
+        d14_device_del_and_add_under_traffic,
+        d05_reboot_under_traffic,
+        d02_kill9_of_a_receiving_guest,
+        d02_kill9_of_a_sending_guest,
     ]
     /// On devices that offer an MTU of 9000.
     four_queue_pairs: Kind { queue_pairs: 4, host_mtu: Some(9000), ..Kind::PLAIN } => [
@@ -48,14 +48,14 @@ scenes! {
         tcp_100mb_mtu_1500_without_offloads,
         tcp_100mb_mtu_9000_with_offloads,
         tcp_100mb_mtu_9000_without_offloads,
-        pci_driver_unbind_and_bind_under_traffic,
-        hard_reset_under_traffic,
+        d07_pci_driver_unbind_and_bind_under_traffic,
+        d05_hard_reset_under_traffic,
     ]
     two_queue_pairs_of_packed_rings: Kind { queue_pairs: 2, packed: true, ..Kind::PLAIN } => [
         pings_fill_each_mtu,
         tcp_100mb_mtu_1500_with_offloads,
         tcp_100mb_mtu_9000_without_offloads,
-        driver_unbind_and_bind_under_traffic,
+        d07_driver_unbind_and_bind_under_traffic,
     ]
 }
 
@@ -118,7 +118,7 @@ fn end_flood(a: &mut Guest, b: &mut Guest) {
 }
 
 /// The rings stop, start anew from their start, and go on.
-fn driver_unbind_and_bind_under_traffic(scene: &mut Scene) {
+fn d07_driver_unbind_and_bind_under_traffic(scene: &mut Scene) {
     under_traffic(scene, |a, b| {
         let device = b.sysfs_name("");
         rebind(b, "virtio", "virtio_net", &device);
@@ -126,7 +126,7 @@ fn driver_unbind_and_bind_under_traffic(scene: &mut Scene) {
     });
 }
 
-fn pci_driver_unbind_and_bind_under_traffic(scene: &mut Scene) {
+fn d07_pci_driver_unbind_and_bind_under_traffic(scene: &mut Scene) {
     under_traffic(scene, |a, b| {
         let device = b.sysfs_name("..");
         rebind(b, "pci", "virtio-pci", &device);
@@ -134,7 +134,7 @@ fn pci_driver_unbind_and_bind_under_traffic(scene: &mut Scene) {
     });
 }
 
-fn device_del_and_add_under_traffic(scene: &mut Scene) {
+fn d14_device_del_and_add_under_traffic(scene: &mut Scene) {
     under_traffic(scene, |a, b| {
         b.unplug_nic();
         b.plug_nic();
@@ -145,7 +145,7 @@ fn device_del_and_add_under_traffic(scene: &mut Scene) {
 
 /// The guest's interface goes down first. Linux 6.1.192 breaks the rings of a card before it resets it, and then spins for
 /// ever (a soft lockup) if it just has something to send: `start_xmit` waits until the broken ring is empty.
-fn reboot_under_traffic(scene: &mut Scene) {
+fn d05_reboot_under_traffic(scene: &mut Scene) {
     under_traffic(scene, |a, b| {
         b.spawn("reboot", "usleep 200000; ip link set eth0 down; reboot -f");
         b.wait_boot();
@@ -153,7 +153,7 @@ fn reboot_under_traffic(scene: &mut Scene) {
     });
 }
 
-fn hard_reset_under_traffic(scene: &mut Scene) {
+fn d05_hard_reset_under_traffic(scene: &mut Scene) {
     under_traffic(scene, |a, b| {
         b.reset();
         b.wait_boot();
@@ -161,11 +161,11 @@ fn hard_reset_under_traffic(scene: &mut Scene) {
     });
 }
 
-fn kill9_of_a_receiving_guest(scene: &mut Scene) {
+fn d02_kill9_of_a_receiving_guest(scene: &mut Scene) {
     kill9_under_flood(scene, start_flood);
 }
 
-fn kill9_of_a_sending_guest(scene: &mut Scene) {
+fn d02_kill9_of_a_sending_guest(scene: &mut Scene) {
     kill9_under_flood(scene, |a, victim| start_flood(victim, a));
 }
 

@@ -6,7 +6,7 @@ use crate::traffic::{ping_comes_back, ping_loses_nothing, start_flood, stop_floo
 
 #[test]
 #[ignore = "needs QEMU: run ./test"]
-fn guests_survive_a_killed_switch() {
+fn k01_k04_k05_guests_survive_a_killed_switch() {
     let sockets = [socket_path("a"), socket_path("b")];
     let ports = [client_port("a", &sockets[0]), client_port("b", &sockets[1])];
     let polder = Polder::run(&ports);

@@ -60,7 +60,7 @@ impl PortStats {
 }
 
 #[test]
-fn copies_and_drops_balance() {
+fn s21_copies_and_drops_balance() {
     let text = r#"{"ports":[
         {"name":"a","link":"up","rx_packets":3,"tx_packets":1,"flood_copies":1,"drops":{}},
         {"name":"b","link":"up","rx_packets":1,"tx_packets":3,"drops":{"ring_full":1}}]}"#;

@@ -39,7 +39,7 @@ fn c31_silent_in_mid_handshake() {
 
 /// D13, C31: rings run, the guest is stopped; frames for it are dropped, and nobody waits.
 #[test]
-fn c31_silent_while_running() {
+fn c31_d13_silent_while_running() {
     case(|scene| {
         let mut attacker = Attacker::usual(scene);
         attacker.post_buffers(100, 1024);

@@ -18,7 +18,7 @@ use crate::scene::{PATIENCE, X, attach, both, case, eventually, race_time};
 /// Both queue pairs' TX rings are kept full without ever waiting: what the attacker holds of the pool stays bounded, and
 /// the victims get their share of the lcore.
 #[test]
-fn v06_rings_kept_full() {
+fn v06_s13_rings_kept_full() {
     both(|scene, plan| {
         let buffers = BufferConfig { bytes: 1600, ..BufferConfig::default() };
         let features = VirtioNetConfig::default().features | plan.features & F_RING_PACKED;
@@ -133,7 +133,7 @@ fn s11_a_slow_port_holds_no_mbufs() {
 /// A port comes and goes two hundred times under everybody's traffic, with a guest in it that sends: nobody loses a frame,
 /// nothing leads to a port that is gone.
 #[test]
-fn s17_ports_come_and_go() {
+fn d11_s17_ports_come_and_go() {
     case(|scene| {
         let spec = VhostUserSpec::new(scene.another_socket("brief.sock"));
         let mut with_guest = 0;

@@ -87,7 +87,7 @@ fn m08_table_exchanged_under_live_rings() {
 
 /// The table moves all memory elsewhere under live rings: guest addresses first, front end's addresses then.
 #[test]
-fn m08_memory_moves_under_live_rings() {
+fn m08_d04_memory_moves_under_live_rings() {
     case(|scene| {
         let mut attacker = Attacker::usual(scene);
         let region = attacker.ram.region();

@@ -65,7 +65,7 @@ fn c18_everything_changes_while_running() {
 
 /// Enabled and disabled as fast as messages go, with values that are neither.
 #[test]
-fn c21_enable_flood() {
+fn c21_d08_enable_flood() {
     case(|scene| {
         let mut attacker = Attacker::usual(scene);
         let end = Instant::now() + race_time() / 2;
@@ -235,7 +235,7 @@ fn d05_another_driver_takes_over() {
 
 /// A driver is bound and unbound as fast as it goes, with two queue pairs and frames under way.
 #[test]
-fn d09_bound_and_unbound() {
+fn d07_d09_bound_and_unbound() {
     case(|scene| {
         let end = Instant::now() + race_time();
         let mut rounds = 0;

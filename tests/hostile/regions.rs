@@ -46,7 +46,7 @@ fn straddle(attacker: &Attacker, second: &GuestRam, bytes: &[u8], before: usize)
 
 /// Payload over the border, by one byte and by many, both ways: accepted in two pieces.
 #[test]
-fn v21_payload_over_the_border() {
+fn v21_m05_payload_over_the_border() {
     both(|scene, plan| {
         let (mut attacker, second) = two_regions(scene, plan, Place::Adjacent);
         for (n, before) in [1011, 1, 500, 1012 - 12, 13].into_iter().enumerate() {
@@ -88,7 +88,7 @@ fn v21_payload_into_a_gap() {
     }
 }
 
-/// A table over the border. HOSTILE would have it read in two pieces; policy: refused, as no driver makes one.
+/// A table over the border. It could be read in two pieces; policy: refused, as no driver makes one.
 #[test]
 fn v22_indirect_table_over_the_border() {
     both(|scene, plan| {

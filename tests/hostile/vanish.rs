@@ -74,7 +74,7 @@ fn m10_truncated_to_nothing() {
             eventually("told", || scene.x_count("memory_gone") >= before + round);
             scene.discard_at_y();
         }
-        // 10 ms, says HOSTILE; others are busy here, so the fastest of three has ten times as long.
+        // 10 ms, says docs/hostile.md; others are busy here, so the fastest of three has ten times as long.
         assert!(fastest < Duration::from_millis(100), "{fastest:?}");
     });
 }

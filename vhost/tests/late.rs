@@ -89,7 +89,7 @@ fn poll_until_called(lcore: &mut Sleeper, guest: &mut VirtioNet) -> bool {
 
 /// V3 with a ring that is late: the driver polled when it was asked, and waits for a call by now.
 #[test]
-fn v3_who_begins_to_wait_is_called_for_what_was_late() {
+fn who_begins_to_wait_is_called_for_what_was_late() {
     let (mut lcore, mut guest) = polled();
     assert_eq!(send_and_take(&mut lcore, &mut guest, 20), 0);
     assert!(poll_until_called(&mut lcore, &mut guest));

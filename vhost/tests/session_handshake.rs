@@ -218,7 +218,7 @@ fn c27_needs_root_a_peer_of_another_uid() {
 }
 
 #[test]
-fn a_client_finds_its_front_end_within_100_ms_again_and_again() {
+fn k08_a_client_finds_its_front_end_within_100_ms_again_and_again() {
     let f = Fixture::new(|path| VhostUserSpec { client: true, ..VhostUserSpec::new(path) });
     for _ in 0..3 {
         std::thread::sleep(Duration::from_millis(120));

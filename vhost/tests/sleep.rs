@@ -13,7 +13,7 @@ use vhost::driver::{Kicks, NetHdr};
 const FRAME: [u8; 60] = [0x42; 60];
 
 #[test]
-fn v4_a_kick_wakes_and_is_asked_for_only_when_it_is_needed() {
+fn a_kick_wakes_and_is_asked_for_only_when_it_is_needed() {
     for features in RINGS {
         let mut lcore = Sleeper::new();
         let mut guest = lcore.connect(features, Kicks::AsAsked);

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_change_the_order_of_buckets() {
+    fn s16_secrets_change_the_order_of_buckets() {
         let (one, two) = (KeyedHash::random(), KeyedHash::random());
         let same = (0..10_000u64).filter(|k| one.hash(*k) & 0x3ff == two.hash(*k) & 0x3ff).count();
         assert!(same < 60, "{same} of 10000 in the same one of 1024 buckets: not keyed");

@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn k3_signals_in_vain_are_listened_to_a_few_times_in_each_while() {
+    fn k03_signals_in_vain_are_listened_to_a_few_times_in_each_while() {
         let mut patience = Patience::default();
         let mut slept = 0;
         for n in 0..10_000u64 {
@@ -208,7 +208,7 @@ mod tests {
     /// S1, S2: one fills a ring and rings, the other looks and sleeps; nothing lies there unseen. With time-outs as long as
     /// they are here, a lost ring would show as a round of [`LONGEST`].
     #[test]
-    fn s1_s2_no_ring_is_lost() {
+    fn no_ring_is_lost() {
         const ROUNDS: u64 = 20_000;
         let bell = Arc::new(Doorbell::new().unwrap());
         let sleeper = Sleeper::new(Arc::clone(&bell)).unwrap();

@@ -62,7 +62,7 @@ fn a_receiver_that_is_not_ready_drops_under_its_own_reason() {
 }
 
 #[test]
-fn a_full_ring_between_lcores_drops_for_that_port_alone() {
+fn s10_a_full_ring_between_lcores_drops_for_that_port_alone() {
     let mut net = Net::new(2);
     let on = |lcore| Placement { lcores: vec![lcore] };
     net.add("sender", 1, &on(0));

@@ -64,16 +64,16 @@ fn run(lcores: usize, queues: usize, seed: u64) {
 }
 
 #[test]
-fn one_lcore_one_queue() {
+fn s21_one_lcore_one_queue() {
     run(1, 1, 1);
 }
 
 #[test]
-fn two_lcores_that_hand_over() {
+fn s21_two_lcores_that_hand_over() {
     run(2, 1, 2);
 }
 
 #[test]
-fn three_lcores_and_two_queues() {
+fn s21_three_lcores_and_two_queues() {
     run(3, 2, 3);
 }

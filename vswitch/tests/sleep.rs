@@ -153,7 +153,7 @@ impl Drop for StopAtEnd<'_> {
 
 /// K3: one that signals as fast as it can, and has nothing to give, costs naps and no more; others are served within one.
 #[test]
-fn k3_signals_for_nothing() {
+fn k03_signals_for_nothing() {
     let net = sleepable(1, 3);
     until_asleep(&net);
     let stop = AtomicBool::new(false);

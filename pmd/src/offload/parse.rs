@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn h14_eight_extension_headers_are_too_many() {
+    fn h14_w06_eight_extension_headers_are_too_many() {
         for count in 0..10 {
             let f = with_extensions(count);
             let h = parse(&f, f.len());

@@ -58,7 +58,7 @@ fn an_honest_request_comes_through_and_goes_out_the_same() {
 }
 
 #[test]
-fn h5_h7_checksum_outside_of_the_frame() {
+fn h05_h07_checksum_outside_of_the_frame() {
     let frame = Shape::TCP4.build();
     let len = frame.len() as u16;
     let bounds = |csum_start, csum_offset| {
@@ -81,7 +81,7 @@ fn h5_h7_checksum_outside_of_the_frame() {
 }
 
 #[test]
-fn h8_checksum_elsewhere_than_the_packet_has_it() {
+fn h08_checksum_elsewhere_than_the_packet_has_it() {
     let frame = Shape::TCP4.build();
     let place = |csum_start, csum_offset| {
         let hdr = VirtioNetHdr { flags: NEEDS_CSUM, csum_start, csum_offset, ..VirtioNetHdr::default() };
@@ -101,7 +101,7 @@ fn h8_checksum_elsewhere_than_the_packet_has_it() {
 }
 
 #[test]
-fn h8_checksum_inside_a_udp_tunnel() {
+fn h08_checksum_inside_a_udp_tunnel() {
     let frame = Shape { udp: true, ..Shape::TCP4 }.build();
     let hdr = VirtioNetHdr { flags: NEEDS_CSUM, csum_start: 50, csum_offset: 16, ..VirtioNetHdr::default() };
     assert_eq!(ask(&hdr, &frame).map(|o| (o.csum_start, o.hdr_len)), Ok((50, 0)));
@@ -110,7 +110,7 @@ fn h8_checksum_inside_a_udp_tunnel() {
 }
 
 #[test]
-fn h9_h15_gso_size() {
+fn h09_h15_gso_size() {
     let shape = Shape { payload: 65_000, ..Shape::TCP4 };
     let frame = shape.build_partial();
     let with = |size| ask(&honest(&shape, TCPV4, size), &frame);

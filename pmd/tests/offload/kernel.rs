@@ -30,7 +30,7 @@ fn headers_of(shape: &Shape) -> impl Strategy<Value = VirtioNetHdr> + use<> {
 
 #[test]
 #[ignore = "needs root"]
-fn needs_root_h20_the_kernel_takes_whatever_we_accept() {
+fn h20_needs_root_the_kernel_takes_whatever_we_accept() {
     let namespace = Namespace::new("h20");
     let mut port = namespace.run(|| TapPort::new(&TapConfig { interface: "h20".into(), queues: 1 }).unwrap());
     let pool = pool(256, 2048);

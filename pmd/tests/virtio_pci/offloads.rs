@@ -116,7 +116,7 @@ fn what_the_device_says_of_a_packet_is_checked_and_kept() {
 }
 
 #[test]
-fn n12_a_header_that_contradicts_its_packet_costs_the_packet() {
+fn n12_w03_a_header_that_contradicts_its_packet_costs_the_packet() {
     let mut scene = Scene::new(feature::USUAL);
     let lies = [
         [1, 0, 0, 0, 0, 0, 35, 0, 16, 0],

@@ -48,7 +48,7 @@ fn the_vf_is_taken_and_made_again() {
 
 #[test]
 #[ignore = "needs a QEMU with igb: run ./test"]
-fn kill9_and_the_vf_opens_again() {
+fn n17_kill9_and_the_vf_opens_again() {
     mishap::play(scene);
 }
 

@@ -1,4 +1,4 @@
-//! Messages as a hostile front end sends them, straight to [`Session::handle`]. Names are HOSTILE.md's numbers.
+//! Messages as a hostile front end sends them, straight to [`Session::handle`]. Names begin with numbers of docs/hostile.md.
 
 mod calls;
 mod device;

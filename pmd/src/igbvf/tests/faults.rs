@@ -242,7 +242,7 @@ fn n13_a_queue_that_stands_still_for_two_seconds_is_not_stuck() {
 }
 
 #[test]
-fn n13_completions_that_never_come() {
+fn n13_s12_completions_that_never_come() {
     let card = Card::new(1);
     let mut live = Live::new(&card, 0);
     live.works();

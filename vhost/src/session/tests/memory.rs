@@ -33,7 +33,7 @@ fn m02_numbers_of_regions() {
 }
 
 #[test]
-fn m03_m09_m15_a_refused_table_changes_nothing() {
+fn m03_m09_m15_m19_a_refused_table_changes_nothing() {
     let overlap = [region(0, MEMORY, VA), region(MEMORY / 2, MEMORY, 2 * VA)];
     let mut s = running();
     let fds = vec![memfd(MEMORY), memfd(MEMORY)];

@@ -140,7 +140,7 @@ fn c08_descriptors_missing_or_beside_the_nofd_bit() {
 }
 
 #[test]
-fn c30_requests_of_features_that_are_not_offered() {
+fn c28_c30_m20_f01_requests_of_features_that_are_not_offered() {
     for &request in NOT_OFFERED {
         let name = if request == Request::SetLogBase { "not_negotiated" } else { "not_offered" };
         let mut s = negotiated(1);
