@@ -137,15 +137,17 @@ fn every_fault_is_found() {
 
 fn is_found(fault: &Fault, tree: &Tree) -> bool {
     let target = root().join("target/faults/build");
+    let mut all = found(root());
+    all.remove(&fault.name);
     match tree.with(fault, || runner::first_failure(tree.root(), &target, fault)) {
         Ok(Some(it)) => {
             println!("{:<32} {:>4} s  {}", fault.name, it.seconds, it.by);
-            let mut all = found(root());
             all.insert(fault.name.clone(), it);
             write_found(root(), &all);
             true
         }
         Ok(None) => {
+            write_found(root(), &all);
             println!("{:<32} NOT FOUND by cargo test {}", fault.name, fault.run);
             false
         }

@@ -31,6 +31,8 @@ fn cargo_test(tree: &Path, target: &Path, arguments: &str) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.arg("test").args(arguments.split_whitespace()).current_dir(tree);
     command.env("CARGO_TARGET_DIR", target).env("CARGO_TERM_COLOR", "never");
+    // Races last longer than in an ordinary run: they end with the first failure.
+    command.env("POLDER_SOAK", "20");
     // Nobody looks at symbols here, and they are half of the time that building takes.
     command.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_PROFILE_TEST_DEBUG", "0");
     command

@@ -91,11 +91,13 @@ fn c03_a_slow_front_end_delays_nobody_and_is_closed() {
     let start = Instant::now();
     fast.connect().handshake();
     assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
-    for _ in 0..3 {
+    // A byte now and then, less than a header in all: they put nothing off.
+    let mut drips = 0;
+    while drips < 8 && lazy.send_raw(&[0], &[]).is_ok() {
         std::thread::sleep(Duration::from_millis(500));
-        lazy.send_raw(&[0], &[]).expect("still open");
+        drips += 1;
     }
-    assert!(lazy.is_closed());
+    assert!(drips >= 3 && lazy.is_closed(), "{drips} bytes more");
     let waited = start.elapsed();
     assert!((Duration::from_millis(1900)..Duration::from_secs(4)).contains(&waited), "{waited:?}");
     assert_eq!(slow.count("slow_message"), 1);
