@@ -1,6 +1,7 @@
 //! A copy of the sources in which a fault can stand while its suite runs, under target/faults.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,8 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Brings the copy up to date. Files that are right stay as they are, so that Cargo does not build them anew.
+    /// Brings the copy up to date. Files that are right stay as they are, so that Cargo does not build them anew; what the
+    /// sources no longer have goes.
     pub(crate) fn copy_of(root: &Path) -> Self {
         let copy = root.join("target/faults/tree");
         copy_dir(root, &copy);
@@ -49,9 +51,7 @@ fn read(file: &Path) -> String {
 
 fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a directory of the copy");
-    for entry in fs::read_dir(from).expect("a directory of the sources") {
-        let entry = entry.expect("an entry");
-        let (path, name) = (entry.path(), entry.file_name());
+    for (path, name) in entries(from) {
         if LEFT_OUT.iter().any(|n| name == *n) {
             continue;
         }
@@ -62,4 +62,14 @@ fn copy_dir(from: &Path, to: &Path) {
             fs::copy(&path, &copy).expect("a file of the copy");
         }
     }
+    for (path, _) in entries(to).into_iter().filter(|(_, name)| !from.join(name).exists()) {
+        let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        gone.expect("the copy is ours");
+    }
+}
+
+/// What is in a directory, with its names.
+fn entries(dir: &Path) -> Vec<(PathBuf, OsString)> {
+    let all = fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    all.map(|entry| entry.expect("an entry")).map(|entry| (entry.path(), entry.file_name())).collect()
 }
