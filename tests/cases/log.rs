@@ -55,7 +55,7 @@ mod tests {
         let log = "     Running tests/hostile/main.rs (target/debug/deps/hostile-0123)\n\
                    test chains::v08_chain_cycle ... ok\ntest rings::v01_head ... FAILED\n\
                    test load::v06_full ... ignored, slow\n\
-                   Running unittests src/lib.rs (target/deps/polder_vhost-4)\n\
+                   Running unittests src/lib.rs (target/deps/vhost-4)\n\
                    test chain::v08_chain_cycle ... something that it says\nand more\nok\n\
                    test two::s17_twice - should panic ... ok\ntest one::s17_twice ... ok\n";
         let all = outcomes(log);
@@ -63,7 +63,7 @@ mod tests {
         assert_eq!(of("hostile", "v08_chain_cycle"), Some(Outcome { ok: 1, failed: 0 }));
         assert_eq!(of("hostile", "v01_head"), Some(Outcome { ok: 0, failed: 1 }));
         assert_eq!(of("hostile", "v06_full"), None);
-        assert_eq!(of("polder_vhost", "v08_chain_cycle"), Some(Outcome { ok: 1, failed: 0 }));
-        assert_eq!(of("polder_vhost", "s17_twice"), Some(Outcome { ok: 2, failed: 0 }));
+        assert_eq!(of("vhost", "v08_chain_cycle"), Some(Outcome { ok: 1, failed: 0 }));
+        assert_eq!(of("vhost", "s17_twice"), Some(Outcome { ok: 2, failed: 0 }));
     }
 }

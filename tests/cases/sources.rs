@@ -24,7 +24,7 @@ impl Test {
         match &parts[..] {
             ["src", ..] => "polder".to_owned(),
             ["tests", target, ..] | [_, "tests", target, ..] => target.trim_end_matches(".rs").to_owned(),
-            [package, ..] => format!("polder_{package}"),
+            [package, ..] => (*package).to_owned(),
             [] => String::new(),
         }
     }
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn binaries_of_files() {
         let binary = |file: &str| Test { file: file.into(), name: String::new(), cases: Vec::new() }.binary();
-        assert_eq!(binary("vhost/src/vring/bell.rs"), "polder_vhost");
+        assert_eq!(binary("vhost/src/vring/bell.rs"), "vhost");
         assert_eq!(binary("vhost/tests/late.rs"), "late");
         assert_eq!(binary("tests/hostile/rings.rs"), "hostile");
         assert_eq!(binary("src/main.rs"), "polder");
