@@ -1,49 +1,135 @@
-//! Any bytes as a guest's RAM, its rings of either format included: a turn both ways ends, and every mbuf comes home.
+//! Any guest behind a port: it writes descriptors, makes them available, and another of its threads writes over them meanwhile.
+//! Bursts both ways end, nothing panics, what is received is read whole, and every mbuf comes home.
 //!
-//! The first byte chooses the format and the features. The rest is the RAM from its start on, where the rings lie: first
-//! what the guest sends, then what it receives.
+//! One byte chooses the features, one the rings' size, two where they start; the rest are moves ([`Move`]).
 #![no_main]
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use mbuf::{Burst, Mempool, MempoolConfig, PageSize, ZoneConfig};
 use pmd::{Port, QueueEnv, RxQueue, TxQueue};
+use polder_fuzz::input::Input;
+use polder_fuzz::ring_moves::{MOST, Move};
 use rustix::event::{EventfdFlags, eventfd};
 use vhost::driver::{FrontEnd, GuestRam, PackedRing, RamConfig, SplitRing};
-use vhost::wire::message::{VringAddr, protocol};
+use vhost::wire::message::{MemoryRegion, VringAddr, protocol};
 use vhost::wire::net::{
-    F_EVENT_IDX, F_IN_ORDER, F_INDIRECT_DESC, F_MRG_RXBUF, F_PROTOCOL_FEATURES, F_RING_PACKED, F_VERSION_1,
+    F_CSUM, F_EVENT_IDX, F_GUEST_CSUM, F_GUEST_TSO4, F_HOST_TSO4, F_IN_ORDER, F_INDIRECT_DESC, F_MRG_RXBUF,
+    F_PROTOCOL_FEATURES, F_RING_PACKED, F_VERSION_1,
 };
-use vhost::wire::packed::Position;
+use vhost::wire::packed::{DESC_F_AVAIL, DESC_F_USED, PackedDesc, Position};
+use vhost::wire::ring::Desc;
 use vhost::{VhostUserPort, VhostUserSpec};
 
-/// What the choosing byte's bits stand for.
-const CHOICES: [u64; 5] = [F_RING_PACKED, F_MRG_RXBUF, F_INDIRECT_DESC, F_EVENT_IDX, F_IN_ORDER];
-/// Small, so that few bytes say much. A legal size in both formats.
-const SIZE: u16 = 8;
+/// What the choosing bits stand for.
+const CHOICES: [u64; 7] = [
+    F_RING_PACKED,
+    F_MRG_RXBUF,
+    F_INDIRECT_DESC,
+    F_EVENT_IDX,
+    F_IN_ORDER,
+    F_CSUM | F_HOST_TSO4,
+    F_GUEST_CSUM | F_GUEST_TSO4,
+];
+/// Small, so that few bytes say much; those of packed rings may be any.
+const SPLIT_SIZES: [u16; 5] = [8, 1, 2, 4, 16];
+const PACKED_SIZES: [u16; 6] = [8, 1, 2, 3, 5, 16];
+const MAX_SIZE: u16 = 16;
 const RAM: usize = 64 << 10;
+/// The RAM is two regions that meet here.
+const SEAM: u64 = 32 << 10;
+/// Indirect tables of 8 entries each lie here, one behind the other, near the seam.
+const TABLES: usize = 0x7f00;
+const TABLE: usize = 8 * 16;
 /// Vrings: the guest receives by 0 and sends by 1 (virtio 1.3 §5.1.2).
-const SENT: u32 = 1;
-/// Bursts in a turn each way: more than the rings have room for.
-const BURSTS: usize = 4;
+const RINGS: usize = 2;
+
+/// Where a ring lies, and what its guest knows of it.
+struct GuestRing {
+    split: SplitRing,
+    packed: PackedRing,
+    addr: VringAddr,
+    /// avail.idx.
+    idx: u16,
+}
 
 /// A port with a guest of one feature set on it.
 struct Rig {
     front: FrontEnd,
     ram: GuestRam,
-    /// Of vring 0 and vring 1.
-    addr: [VringAddr; 2],
+    rings: [GuestRing; RINGS],
+    packed: bool,
+    size: u16,
     kick: OwnedFd,
-    /// Where all rings start.
-    base: u32,
     rx: Box<dyn RxQueue>,
     tx: Box<dyn TxQueue>,
     pool: &'static Mempool,
+    racer: Arc<Racer>,
+    /// Keeps the racer's thread where it may run.
+    wake: Thread,
     _port: VhostUserPort,
     _folder: tempfile::TempDir,
+}
+
+/// A thread of the guest's that writes over words of its RAM.
+#[derive(Default)]
+struct Racer {
+    runs: AtomicBool,
+    idle: AtomicBool,
+    count: AtomicUsize,
+    words: [(AtomicUsize, [AtomicU64; 2]); 8],
+}
+
+impl Racer {
+    fn run(&self, ram: &GuestRam) {
+        let whole = ram.span(0, RAM);
+        loop {
+            // ORDERING: pairs with `start`'s Release: the words were written before.
+            if !self.runs.load(Ordering::Acquire) {
+                // ORDERING: pairs with `stop`'s Acquire: nothing is written any more.
+                self.idle.store(true, Ordering::Release);
+                thread::park();
+                continue;
+            }
+            for round in 0..2 {
+                for (at, values) in &self.words[..self.count.load(Ordering::Relaxed)] {
+                    whole.store_u64(at.load(Ordering::Relaxed), values[round].load(Ordering::Relaxed));
+                }
+            }
+        }
+    }
+
+    fn add(&self, at: u16, values: [u64; 2], thread: &Thread) {
+        let count = self.count.load(Ordering::Relaxed);
+        let Some((word, to)) = self.words.get(count) else { return };
+        word.store(usize::from(at) & (RAM - 8), Ordering::Relaxed);
+        to.iter().zip(values).for_each(|(to, value)| to.store(value, Ordering::Relaxed));
+        self.count.store(count + 1, Ordering::Relaxed);
+        // ORDERING: pairs with `run`'s Release: what it says now it says after this.
+        self.idle.store(false, Ordering::Release);
+        // ORDERING: pairs with `run`'s Acquire.
+        self.runs.store(true, Ordering::Release);
+        thread.unpark();
+        // So that it runs at all where CPUs are few.
+        thread::yield_now();
+    }
+
+    fn stop(&self) {
+        if self.count.swap(0, Ordering::Relaxed) == 0 {
+            return;
+        }
+        // ORDERING: none is needed but that it is seen; labelled for the pair with `run`'s Acquire.
+        self.runs.store(false, Ordering::Release);
+        // ORDERING: pairs with `run`'s Release: its last write is done.
+        while !self.idle.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+    }
 }
 
 impl Rig {
@@ -59,48 +145,96 @@ impl Rig {
         let (rx, tx) = (queues.rx.remove(0), queues.tx.remove(0));
         let ram = GuestRam::new(RamConfig { bytes: RAM, gpa_base: 0, ..RamConfig::default() }).expect("RAM");
         let packed = features & F_RING_PACKED != 0;
-        // What is sent first: the bytes of short inputs go there.
-        let mut addr = [SENT, 0].map(|index| {
-            if packed {
-                PackedRing::alloc(&ram, SIZE).expect("room").addr(index)
-            } else {
-                SplitRing::alloc(&ram, SIZE).expect("room").addr(index)
-            }
-        });
-        addr.reverse();
+        let rings = [0, 1].map(|index| guest_ring(&ram, index, packed));
         let front = connect(&socket, features, &ram);
         let kick = eventfd(0, EventfdFlags::NONBLOCK).expect("an eventfd");
-        let base = if packed { Position::START.base() } else { 0 };
-        Self { front, ram, addr, kick, base, rx, tx, pool, _port: port, _folder: folder }
+        let racer = Arc::new(Racer::default());
+        let wake = start_racer(&racer, &ram);
+        Self {
+            front,
+            ram,
+            rings,
+            packed,
+            size: 0,
+            kick,
+            rx,
+            tx,
+            pool,
+            racer,
+            wake,
+            _port: port,
+            _folder: folder,
+        }
     }
 
-    /// Both rings stop, the RAM becomes `bytes` and zeroes, both rings start.
-    fn boot(&mut self, bytes: &[u8]) {
-        for index in [0, SENT] {
+    /// Both rings stop, the RAM becomes zeroes, both rings start.
+    fn boot(&mut self, size: u16, start: u16) {
+        for index in 0..RINGS as u32 {
             self.front.vring_base(index).expect("it stops");
         }
-        let bytes = &bytes[..bytes.len().min(RAM)];
         self.ram.span(0, RAM).fill(0, RAM, 0);
-        self.ram.span(0, bytes.len()).write(0, bytes);
-        for (index, addr) in (0..).zip(self.addr) {
-            self.front.set_vring_num(index, SIZE.into()).expect("NUM");
-            self.front.set_vring_base(index, self.base).expect("BASE");
-            self.front.set_vring_addr(addr).expect("ADDR");
+        self.size = size;
+        for (index, ring) in (0..).zip(&mut self.rings) {
+            let position = Position { at: (start & 0x7fff) % size, wrap: start & 0x8000 == 0 };
+            ring.idx = start;
+            let base = if self.packed { position.base() } else { start.into() };
+            // Of a position in the round of wrap counter 0 every zeroed descriptor would be available.
+            if self.packed && !position.wrap {
+                ring.packed.reset(position);
+            }
+            ring.split.set_avail_idx(if self.packed { 0 } else { start });
+            self.front.set_vring_num(index, size.into()).expect("NUM");
+            self.front.set_vring_base(index, base).expect("BASE");
+            self.front.set_vring_addr(ring.addr).expect("ADDR");
             self.front.set_vring_kick(index, Some(self.kick.as_fd())).expect("KICK");
             self.front.set_vring_enable(index, true).expect("ENABLE");
         }
     }
 
-    fn turn(&mut self) {
-        for n in 0..BURSTS {
-            self.receive();
-            self.send(n);
+    fn act(&mut self, step: Move) {
+        match step {
+            Move::Describe { table, at, addr, len, flags, next } => {
+                self.describe(table, at, Move::address(addr), len, flags, next);
+            }
+            Move::Offer { ring, head, by } => self.offer(usize::from(ring), head, by),
+            Move::Write { at, value } => {
+                self.ram.span(0, RAM).store_u16(usize::from(at & !1), value, Ordering::Relaxed);
+            }
+            Move::Receive => self.receive(),
+            Move::Send { count, len } => self.send(count % 33, len),
+            Move::Sleep => {
+                self.rx.arm();
+                self.rx.disarm();
+            }
+            Move::Race { at, values } => self.racer.add(at, values, &self.wake),
         }
-        // It wants to sleep, and is woken.
-        self.rx.arm();
-        self.rx.disarm();
-        let balance = self.pool.balance();
-        assert_eq!(balance.out, 0, "{balance:?}");
+    }
+
+    fn describe(&mut self, table: u8, at: u8, addr: u64, len: u32, flags: u8, next: u16) {
+        let low = u16::from(flags & 7);
+        if let Some(ring) = self.rings.get_mut(usize::from(table)) {
+            let at = u16::from(at) % self.size;
+            if self.packed {
+                // Bit 6: of the round of wrap counter 0; bit 7: not available.
+                let round = if flags & 0x40 == 0 { DESC_F_AVAIL } else { DESC_F_USED };
+                let round = if flags & 0x80 == 0 { round } else { 0 };
+                ring.packed.set_desc(at, PackedDesc { addr, len, id: next, flags: low | round });
+            } else {
+                ring.split.set_desc(at, Desc { addr, len, flags: low, next });
+            }
+            return;
+        }
+        let entry = TABLES + TABLE * (usize::from(table) % 4) + 16 * (usize::from(at) % 8);
+        let span = self.ram.span(entry, 16);
+        span.store_u64(0, addr);
+        span.store_u64(8, Desc { addr, len, flags: low, next }.rest_word());
+    }
+
+    fn offer(&mut self, ring: usize, head: u16, by: u8) {
+        let ring = &mut self.rings[ring];
+        ring.split.set_avail_entry(ring.idx % self.size, head);
+        ring.idx = ring.idx.wrapping_add(by.into());
+        ring.split.set_avail_idx(ring.idx);
     }
 
     /// What the guest sends is read whole, as a switch and a receiver would.
@@ -115,18 +249,38 @@ impl Rig {
         self.rx.complete();
     }
 
-    /// A few frames of growing length go to the guest.
-    fn send(&mut self, round: usize) {
+    fn send(&mut self, count: u8, len: u16) {
         let mut burst = Burst::new();
-        for n in 0..8 {
+        for n in 0..count.min(32) {
             let mut mbuf = self.pool.alloc(1).expect("an mbuf");
-            mbuf.append(60 + (8 * round + n) * 40).expect("room").fill(n as u8);
+            let len = (60 + usize::from(len) % 1500 + usize::from(n)).min(mbuf.tailroom());
+            mbuf.append(len).expect("room").fill(n);
             assert!(burst.push(mbuf).is_ok());
         }
         self.tx.tx_burst(&mut burst);
         drop(burst);
         self.tx.flush();
     }
+
+    fn end(&mut self) {
+        self.racer.stop();
+        let balance = self.pool.balance();
+        assert_eq!(balance.out, 0, "{balance:?}");
+    }
+}
+
+/// Room for both formats in the same place: only one of them is ever used.
+fn guest_ring(ram: &GuestRam, index: u32, packed: bool) -> GuestRing {
+    let split_ring = SplitRing::alloc(ram, MAX_SIZE).expect("room");
+    let packed_ring = PackedRing::alloc(ram, MAX_SIZE).expect("room");
+    let addr = if packed { packed_ring.addr(index) } else { split_ring.addr(index) };
+    GuestRing { split: split_ring, packed: packed_ring, addr, idx: 0 }
+}
+
+fn start_racer(racer: &Arc<Racer>, ram: &GuestRam) -> Thread {
+    let (racer, ram) = (Arc::clone(racer), ram.clone());
+    let run = move || racer.run(&ram);
+    thread::Builder::new().name("racer".into()).spawn(run).expect("a thread").thread().clone()
 }
 
 fn connect(socket: &std::path::Path, features: u64, ram: &GuestRam) -> FrontEnd {
@@ -134,19 +288,32 @@ fn connect(socket: &std::path::Path, features: u64, ram: &GuestRam) -> FrontEnd 
     front.set_owner().expect("OWNER");
     front.set_protocol_features(protocol::F_REPLY_ACK).expect("PROTOCOL_FEATURES");
     front.set_features(features).expect("FEATURES");
-    front.set_mem_table(&[(ram.region(), ram.as_fd())]).expect("MEM_TABLE");
+    let low = MemoryRegion { size: SEAM, ..ram.region() };
+    let high = MemoryRegion {
+        gpa: low.gpa + SEAM,
+        size: RAM as u64 - SEAM,
+        va: low.va + SEAM,
+        mmap_offset: low.mmap_offset + SEAM,
+    };
+    front.set_mem_table(&[(low, ram.as_fd()), (high, ram.as_fd())]).expect("MEM_TABLE");
     front
 }
 
 fuzz_target!(|input: &[u8]| {
-    static RIGS: OnceLock<[Mutex<Option<Rig>>; 1 << CHOICES.len()]> = OnceLock::new();
-    let Some((&choice, bytes)) = input.split_first() else { return };
+    static RIGS: OnceLock<[Mutex<Option<Box<Rig>>>; 1 << CHOICES.len()]> = OnceLock::new();
+    let mut input = Input(input);
+    let (Some(choice), Some(size), Some(start)) = (input.byte(), input.byte(), input.u16()) else { return };
     let choice = usize::from(choice) % (1 << CHOICES.len());
     let chosen = (0..).zip(CHOICES).filter(|(bit, _)| choice >> bit & 1 == 1).map(|(_, feature)| feature);
     let features = F_VERSION_1 | F_PROTOCOL_FEATURES | chosen.sum::<u64>();
+    let sizes = if features & F_RING_PACKED != 0 { PACKED_SIZES.as_slice() } else { SPLIT_SIZES.as_slice() };
     let rigs = RIGS.get_or_init(|| std::array::from_fn(|_| Mutex::default()));
     let mut rig = rigs[choice].lock().expect("no run before this one failed");
-    let rig = rig.get_or_insert_with(|| Rig::new(features));
-    rig.boot(bytes);
-    rig.turn();
+    let rig = rig.get_or_insert_with(|| Box::new(Rig::new(features)));
+    rig.boot(sizes[usize::from(size) % sizes.len()], start);
+    for _ in 0..MOST {
+        let Some(step) = Move::read(&mut input) else { break };
+        rig.act(step);
+    }
+    rig.end();
 });
