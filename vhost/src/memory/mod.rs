@@ -10,6 +10,8 @@
 mod address;
 mod budget;
 mod error;
+#[cfg(test)]
+mod exhaustive;
 mod file;
 mod table;
 

@@ -23,6 +23,8 @@ mod chain;
 mod cost;
 mod dequeue;
 mod enqueue;
+#[cfg(test)]
+mod exhaustive;
 mod fault;
 mod format;
 mod hook;
