@@ -260,7 +260,8 @@ impl VringSlot {
     /// Stops a ring that broke: it keeps its place, but nobody runs it. Tells the control plane once, which tells the front end.
     #[cold]
     pub(super) fn latch(&self, fault: Fault) {
-        if self.fault.swap(fault as u8, Ordering::Relaxed) != 0 {
+        let first = self.fault.compare_exchange(0, fault as u8, Ordering::Relaxed, Ordering::Relaxed);
+        if first.is_err() {
             return;
         }
         self.set_state(State::Stopped);
