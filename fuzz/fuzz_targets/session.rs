@@ -13,6 +13,7 @@ use libfuzzer_sys::fuzz_target;
 use mbuf::{Burst, Mempool, MempoolConfig, PageSize, ZoneConfig};
 use pmd::{Port, QueueEnv, RxQueue, TxQueue};
 use polder_fuzz::census::{self, Census};
+use polder_fuzz::connect::connect;
 use polder_fuzz::conversation::{Kind, MEMORY, MOST, Message, Step};
 use polder_fuzz::input::Input;
 use rustix::event::{EventfdFlags, epoll, eventfd};
@@ -150,7 +151,7 @@ impl Rig {
     }
 
     fn connect(&self) -> Peer {
-        Peer::new(UnixStream::connect(&self.socket).expect("it listens"))
+        Peer::new(connect(&self.socket))
     }
 
     fn run(&mut self, input: &mut Input<'_>) {

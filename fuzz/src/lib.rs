@@ -4,6 +4,7 @@
 //! they are, under the names by which they know each other.
 
 pub mod census;
+pub mod connect;
 pub mod conversation;
 pub mod input;
 pub mod program;

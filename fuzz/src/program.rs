@@ -107,7 +107,7 @@ impl Methods for Idle {
 /// A client of the control socket that writes `bytes`, says that it is done, and reads. Panics unless each line that asks for an
 /// answer gets exactly one, and each answer is a JSON-RPC response on a line of its own.
 pub fn converse(bytes: &[u8]) {
-    let mut stream = connect();
+    let mut stream = client();
     stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a duration");
     // It may hang up before it has read everything: a line may be too long.
     let _ = stream.write_all(bytes);
@@ -132,7 +132,7 @@ pub fn converse(bytes: &[u8]) {
     }
 }
 
-fn connect() -> UnixStream {
+fn client() -> UnixStream {
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a folder");
@@ -140,5 +140,5 @@ fn connect() -> UnixStream {
         serve(listener, Arc::new(Idle)).expect("a thread");
         folder
     });
-    UnixStream::connect(folder.path().join("s")).expect("it listens")
+    crate::connect::connect(&folder.path().join("s"))
 }
