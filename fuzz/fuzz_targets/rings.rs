@@ -201,12 +201,16 @@ impl Rig {
                 self.ram.span(0, RAM).store_u16(usize::from(at & !1), value, Ordering::Relaxed);
             }
             Move::Receive => self.receive(),
-            Move::Send { count, len } => self.send(count % 33, len),
+            Move::Send { count, len, fill } => self.send(count % 33, len, fill),
             Move::Sleep => {
                 self.rx.arm();
                 self.rx.disarm();
             }
             Move::Race { at, values } => self.racer.add(at, values, &self.wake),
+            Move::Flip { at, bit } => {
+                let now = self.ram.span(0, RAM).load_u64(usize::from(at) & (RAM - 8));
+                self.racer.add(at, [now ^ 1 << bit, now], &self.wake);
+            }
         }
     }
 
@@ -227,7 +231,12 @@ impl Rig {
         let entry = TABLES + TABLE * (usize::from(table) % 4) + 16 * (usize::from(at) % 8);
         let span = self.ram.span(entry, 16);
         span.store_u64(0, addr);
-        span.store_u64(8, Desc { addr, len, flags: low, next }.rest_word());
+        let rest = if self.packed {
+            PackedDesc { addr, len, id: next, flags: low }.rest_word()
+        } else {
+            Desc { addr, len, flags: low, next }.rest_word()
+        };
+        span.store_u64(8, rest);
     }
 
     fn offer(&mut self, ring: usize, head: u16, by: u8) {
@@ -249,12 +258,13 @@ impl Rig {
         self.rx.complete();
     }
 
-    fn send(&mut self, count: u8, len: u16) {
+    fn send(&mut self, count: u8, len: u16, fill: u16) {
         let mut burst = Burst::new();
         for n in 0..count.min(32) {
             let mut mbuf = self.pool.alloc(1).expect("an mbuf");
             let len = (60 + usize::from(len) % 1500 + usize::from(n)).min(mbuf.tailroom());
-            mbuf.append(len).expect("room").fill(n);
+            let data = mbuf.append(len).expect("room");
+            data.iter_mut().enumerate().for_each(|(i, byte)| *byte = fill.to_le_bytes()[i % 2]);
             assert!(burst.push(mbuf).is_ok());
         }
         self.tx.tx_burst(&mut burst);

@@ -27,12 +27,14 @@ pub enum Move {
     Write { at: u16, value: u16 },
     /// The switch takes what is sent.
     Receive,
-    /// The switch sends so many frames of this length.
-    Send { count: u8, len: u16 },
+    /// The switch sends so many frames of about this length, which say `fill` again and again.
+    Send { count: u8, len: u16, fill: u16 },
     /// The lcore wants to sleep, and is woken.
     Sleep,
     /// From now on another thread writes these two values to eight bytes of RAM, in turn, until the end.
     Race { at: u16, values: [u64; 2] },
+    /// The same, but all that changes is a bit of them.
+    Flip { at: u16, bit: u8 },
 }
 
 /// Longest run of moves.
@@ -41,8 +43,8 @@ pub const MOST: usize = 96;
 impl Move {
     /// The next one.
     pub fn read(input: &mut Input<'_>) -> Option<Self> {
-        Some(match input.byte()? % 8 {
-            0 | 1 => Self::Describe {
+        Some(match input.byte()? % 16 {
+            0..4 => Self::Describe {
                 table: input.byte()?,
                 at: input.byte()?,
                 addr: input.u16()?,
@@ -50,11 +52,12 @@ impl Move {
                 flags: input.byte()?,
                 next: u16::from(input.byte()?),
             },
-            2 => Self::Offer { ring: input.byte()? % 2, head: input.byte()?.into(), by: input.byte()? },
-            3 => Self::Write { at: input.u16()?, value: input.u16()? },
-            4 => Self::Receive,
-            5 => Self::Send { count: input.byte()?, len: input.u16()? },
-            6 => Self::Sleep,
+            4 | 5 => Self::Offer { ring: input.byte()? % 2, head: input.byte()?.into(), by: input.byte()? },
+            6 => Self::Write { at: input.u16()?, value: input.u16()? },
+            7 | 8 => Self::Receive,
+            9 | 10 => Self::Send { count: input.byte()?, len: input.u16()?, fill: input.u16()? },
+            11 => Self::Sleep,
+            12 | 13 => Self::Flip { at: input.u16()?, bit: input.byte()? % 64 },
             _ => Self::Race { at: input.u16()?, values: [input.u64()?, input.u64()?] },
         })
     }
@@ -82,20 +85,26 @@ impl Move {
                 to.extend((len as u16).to_le_bytes());
                 to.extend([flags, next as u8]);
             }
-            Self::Offer { ring, head, by } => to.extend([2, ring, head as u8, by]),
+            Self::Offer { ring, head, by } => to.extend([4, ring, head as u8, by]),
             Self::Write { at, value } => {
-                to.push(3);
+                to.push(6);
                 to.extend(at.to_le_bytes());
                 to.extend(value.to_le_bytes());
             }
-            Self::Receive => to.push(4),
-            Self::Send { count, len } => {
-                to.extend([5, count]);
+            Self::Receive => to.push(7),
+            Self::Send { count, len, fill } => {
+                to.extend([9, count]);
                 to.extend(len.to_le_bytes());
+                to.extend(fill.to_le_bytes());
             }
-            Self::Sleep => to.push(6),
+            Self::Sleep => to.push(11),
+            Self::Flip { at, bit } => {
+                to.push(12);
+                to.extend(at.to_le_bytes());
+                to.push(bit);
+            }
             Self::Race { at, values } => {
-                to.push(7);
+                to.push(14);
                 to.extend(at.to_le_bytes());
                 values.iter().for_each(|v| to.extend(v.to_le_bytes()));
             }

@@ -27,6 +27,10 @@ const BUFFERS: u16 = 0x2000;
 /// Where the target has its indirect tables; the first of them is table 2 of a [`Move`], modulo 4.
 const TABLES: u16 = 0x7f00;
 
+/// Where the target has the descriptors of both rings, by format.
+const SPLIT: [u16; 2] = [0, 0x480];
+const PACKED: [u16; 2] = [0x280, 0x700];
+
 fn seed(features: u8, size: u8, start: u16, moves: &[Move]) -> Vec<u8> {
     let mut bytes = vec![features, size];
     bytes.extend(start.to_le_bytes());
@@ -64,7 +68,7 @@ fn both_ways(packed: bool, rounds: u8) -> Vec<Move> {
                 }
             }
         }
-        moves.extend([Move::Receive, Move::Send { count: 8, len: 400 }, Move::Sleep]);
+        moves.extend([Move::Receive, Move::Send { count: 8, len: 400, fill: 0x5a5a }, Move::Sleep]);
     }
     moves
 }
@@ -102,17 +106,20 @@ fn indirect(packed: bool) -> Vec<Move> {
             moves.push(offer(ring, 0));
         }
     }
-    moves.extend([Move::Receive, Move::Send { count: 2, len: 900 }]);
+    moves.extend([Move::Receive, Move::Send { count: 2, len: 900, fill: 0x5a5a }]);
     moves
 }
 
 /// Two buffers of the guest's that are written over while the switch works on them.
 fn raced(packed: bool) -> Vec<Move> {
     let mut moves = Vec::new();
-    // The target has the first ring's descriptors at the start of the RAM, and those of its packed twin behind it.
-    for at in [0u16, 0x10, 0x18, 0x280, 0x288] {
-        moves.push(Move::Race { at, values: [0x0001_0002_0000_0600, 0x0000_0003_ffff_fff0] });
+    // The second word of a descriptor of each ring: its NEXT in either format, its length; and avail.idx.
+    let descriptor = if packed { PACKED } else { SPLIT };
+    for ring in descriptor {
+        moves.push(Move::Flip { at: ring + 0x18, bit: if packed { 48 } else { 32 } });
+        moves.push(Move::Flip { at: ring + 0x28, bit: 8 });
     }
+    moves.push(Move::Race { at: BUFFERS, values: [0, 0x0022_0010_0000_0101] });
     moves.extend(both_ways(packed, 2));
     moves
 }
