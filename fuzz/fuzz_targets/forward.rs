@@ -97,7 +97,9 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let config = FdbConfig { port_quota: Some(64), ..FdbConfig::default() };
+        // Small enough to be full, and the same in every run.
+        let (port_quota, secret) = (Some(64), Some([1, 2, 3, 4]));
+        let config = FdbConfig { capacity: 128, port_quota, secret, ..FdbConfig::default() };
         let (fdb, wire) = (Arc::new(Fdb::new(&config).expect("good numbers")), Shared::default());
         let mut forwarder = Forwarder::new(Arc::clone(&fdb));
         let mut inputs = Vec::new();

@@ -156,7 +156,7 @@ fn l06_every_packed_ring_of_one_and_two() {
     let all = with_ids(&all, &[0, 1, 2]);
     for size in [1, 2] {
         every_table(&all, size, |ring| {
-            every_start(size).for_each(|start| check(&mut rig, ring, start, &table))
+            every_start(size).for_each(|start| check(&mut rig, ring, start, &table));
         });
     }
 }

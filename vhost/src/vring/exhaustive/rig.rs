@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use crossbeam_utils::CachePadded;
 use mbuf::{Burst, Mempool, MempoolConfig, PageSize, ZoneConfig};
 use pmd::alarm::Alarm;
-use pmd::{QueueCounters, QueueEnv, RxQueue};
+use pmd::{Counter, QueueCounters, QueueEnv, RxQueue};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::io::pwrite;
 
@@ -161,7 +161,7 @@ impl Rig {
 
     /// A burst, given back.
     pub(super) fn burst(&mut self) -> Outcome {
-        let drops = |counters: &QueueCounters| counters.drops.iter().map(|drops| drops.get()).sum::<u64>();
+        let drops = |counters: &QueueCounters| counters.drops.iter().map(Counter::get).sum::<u64>();
         let before = drops(&self.counters);
         let mut burst = Burst::new();
         self.rx.rx_burst(&mut burst);
