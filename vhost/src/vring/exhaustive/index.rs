@@ -33,7 +33,7 @@ fn i04_every_move_of_avail_idx() {
 
 /// §2.7.7.2, counted without wrapping: the event's entry is among those that were moved over.
 #[test]
-fn n01_every_event_of_a_split_ring() {
+fn v38_every_event_of_a_split_ring() {
     let moves = (0..=64).chain([255, 256, 257, 32_767, 32_768]);
     for moved in moves {
         for old in [0u16, 1, 0x7fff, 0x8000, 0xfff0, 0xffff] {
@@ -47,7 +47,7 @@ fn n01_every_event_of_a_split_ring() {
 }
 
 #[test]
-fn l06_every_step_in_a_packed_ring() {
+fn v46_every_step_in_a_packed_ring() {
     for size in (1..=64).chain([255, 256, 257, 32_767, 32_768u16]) {
         let places: Vec<u16> =
             if size <= 64 { (0..size).collect() } else { vec![0, 1, size / 2, size - 2, size - 1] };
@@ -64,7 +64,7 @@ fn l06_every_step_in_a_packed_ring() {
 }
 
 #[test]
-fn l06_every_position_and_its_words() {
+fn v46_every_position_and_its_words() {
     for bits in 0..=u16::MAX {
         let position = Position::from_bits(bits);
         assert_eq!(position.to_bits(), bits);
@@ -80,7 +80,7 @@ fn l06_every_position_and_its_words() {
 
 /// §2.8.10, counted from the first round on: the event's descriptor is among those that were moved over.
 #[test]
-fn l06_every_event_of_a_packed_ring() {
+fn v37_every_event_of_a_packed_ring() {
     for size in 1..=24u16 {
         let place = |n: u16| Position { at: n % size, wrap: (n / size).is_multiple_of(2) };
         for (now, moved) in (size..3 * size).flat_map(|now| (0..=size).map(move |moved| (now, moved))) {

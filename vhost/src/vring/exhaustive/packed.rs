@@ -145,7 +145,7 @@ fn sound_table() -> [Desc; 2] {
 }
 
 #[test]
-fn l06_every_packed_ring_of_one_and_two() {
+fn v36_every_packed_ring_of_one_and_two() {
     let mut rig = Rig::new();
     let table = sound_table();
     set_table(&rig, &table);
@@ -162,7 +162,7 @@ fn l06_every_packed_ring_of_one_and_two() {
 }
 
 #[test]
-fn l06_every_way_through_a_packed_ring_of_three_and_four() {
+fn v11_every_way_through_a_packed_ring_of_three_and_four() {
     let mut rig = Rig::new();
     let mut all = alphabet(&[BUFFERS[1]], &[0, NEXT], &[0]);
     all.extend(alphabet(&[BUFFERS[2]], &[NEXT], &[0]));
@@ -177,7 +177,7 @@ fn l06_every_way_through_a_packed_ring_of_three_and_four() {
 }
 
 #[test]
-fn l06_every_indirect_table_of_up_to_three() {
+fn v26_every_indirect_table_of_a_packed_ring() {
     let mut rig = Rig::new();
     let flags = [0, WRITE, INDIRECT, NEXT];
     for count in 1..=3u16 {

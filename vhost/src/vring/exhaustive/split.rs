@@ -88,7 +88,7 @@ fn i02_every_split_ring_of_one_and_two() {
 }
 
 #[test]
-fn i03_every_way_through_a_split_ring_of_four() {
+fn v08_every_way_through_a_split_ring_of_four() {
     let mut rig = Rig::new();
     let nexts = [0, 1, 2, 3, 4, u16::MAX];
     let mut all = alphabet(&[BUFFERS[1], BUFFERS[2]], &[NEXT], &nexts);
@@ -97,7 +97,7 @@ fn i03_every_way_through_a_split_ring_of_four() {
 }
 
 #[test]
-fn i05_every_indirect_table_of_up_to_three() {
+fn v26_every_indirect_table_of_up_to_three() {
     let mut rig = Rig::new();
     let flags = [0, WRITE, INDIRECT, NEXT];
     let some = [BUFFERS[1], BUFFERS[3], BUFFERS[4], BUFFERS[7]];
@@ -118,7 +118,7 @@ fn i05_every_indirect_table_of_up_to_three() {
 }
 
 #[test]
-fn i05_no_indirect_table_without_the_feature() {
+fn v26_no_indirect_table_without_the_feature() {
     let mut rig = Rig::new();
     let table = sound_table();
     rig.set_table(&table.map(|desc| words(&desc)));
