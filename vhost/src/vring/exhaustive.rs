@@ -5,6 +5,7 @@
 
 mod index;
 mod packed;
+mod receive;
 mod rig;
 mod split;
 

@@ -1,4 +1,4 @@
-//! A ring on the heap, buffers in a guest's memory, and the receive half between them.
+//! A ring on the heap, buffers in a guest's memory, and both halves of the data plane on it.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
@@ -8,18 +8,18 @@ use std::sync::{Arc, OnceLock};
 use crossbeam_utils::CachePadded;
 use mbuf::{Burst, Mempool, MempoolConfig, PageSize, ZoneConfig};
 use pmd::alarm::Alarm;
-use pmd::{Counter, QueueCounters, QueueEnv, RxQueue};
+use pmd::{Counter, QueueCounters, QueueEnv, RxQueue, TxQueue};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::io::pwrite;
+use rustix::io::{pread, pwrite};
 
 use crate::memory::{FrontendVa, Gpa, GuestMemory, RegionRequest, Window};
 use crate::session::announce::AnnounceSlot;
-use crate::vring::{Fault, GuestTx, VringSetup, VringSlot};
+use crate::vring::{Fault, GuestRx, GuestTx, VringSetup, VringSlot};
 use crate::wire::ring::{DESC_SIZE, Desc, avail_bytes, desc_bytes, used_bytes};
 use crate::wire::{net, packed};
 
 /// Two regions meet at `LOW_END`; in the file that is behind them they don't.
-const LOW: u64 = 0x1_0000;
+pub(super) const LOW: u64 = 0x1_0000;
 pub(super) const LOW_END: u64 = LOW + 0x2000;
 pub(super) const UPPER_END: u64 = LOW_END + 0x1000;
 const UPPER_OFFSET: u64 = 0x4000;
@@ -76,6 +76,7 @@ impl Outcome {
 pub(super) struct Rig {
     slot: Arc<VringSlot>,
     rx: GuestTx,
+    tx: GuestRx,
     counters: Arc<CachePadded<QueueCounters>>,
     memory: Arc<GuestMemory>,
     file: OwnedFd,
@@ -104,10 +105,12 @@ impl Rig {
         let (counters, announce) = (Arc::default(), Arc::new(AnnounceSlot::default()));
         let env = QueueEnv { pool: pool(), port: 1 };
         let rx = GuestTx::new(Arc::clone(&slot), env, Arc::clone(&counters), announce);
+        let tx = GuestRx::new(Arc::clone(&slot), Arc::clone(&counters));
         let (memory, file) = guest_memory();
         Self {
             slot,
             rx,
+            tx,
             counters,
             memory: Arc::new(memory),
             file,
@@ -153,16 +156,57 @@ impl Rig {
         assert_eq!(pwrite(&self.file, &bytes, TABLE - LOW), Ok(entries.len() * DESC_SIZE));
     }
 
-    /// Publishes one head of a split ring of `size` that starts at 0.
-    pub(super) fn offer(&self, head: u16) {
-        self.avail[2].store(head, Ordering::Relaxed);
-        self.avail[1].store(1, Ordering::Relaxed);
+    /// Publishes heads of a split ring that starts at 0.
+    pub(super) fn offer(&self, heads: &[u16]) {
+        for (entry, head) in self.avail[2..].iter().zip(heads) {
+            entry.store(*head, Ordering::Relaxed);
+        }
+        self.avail[1].store(heads.len() as u16, Ordering::Relaxed);
+    }
+
+    /// Ids and lengths in a split ring that started at 0.
+    pub(super) fn used(&self) -> Vec<(u32, u32)> {
+        let word = |at: usize| self.used[at].load(Ordering::Relaxed);
+        (0..(word(0) >> 16) as usize).map(|i| (word(1 + 2 * i), word(2 + 2 * i))).collect()
+    }
+
+    /// Guest memory from [`LOW`] on, region by region.
+    pub(super) fn memory(&self) -> Vec<u8> {
+        let mut bytes = vec![0; (UPPER_END - LOW) as usize];
+        let (low, upper) = bytes.split_at_mut((LOW_END - LOW) as usize);
+        assert_eq!(pread(&self.file, &mut *low, 0), Ok(low.len()));
+        assert_eq!(pread(&self.file, &mut *upper, UPPER_OFFSET), Ok(upper.len()));
+        bytes
+    }
+
+    pub(super) fn set_memory(&self, bytes: &[u8]) {
+        let (low, upper) = bytes.split_at((LOW_END - LOW) as usize);
+        assert_eq!(pwrite(&self.file, low, 0), Ok(low.len()));
+        assert_eq!(pwrite(&self.file, upper, UPPER_OFFSET), Ok(upper.len()));
+    }
+
+    /// Sends one frame to the guest: whether it was taken, and dropped, and the fault.
+    pub(super) fn send(&mut self, frame: &[u8]) -> (bool, bool, Option<Fault>) {
+        // Nothing in the used ring is an older test's.
+        self.used.iter().take(8).for_each(|word| word.store(0, Ordering::Relaxed));
+        let before = self.dropped();
+        let mut burst = Burst::new();
+        let mut mbuf = pool().alloc(1).expect("an mbuf");
+        mbuf.append(frame.len()).expect("room").copy_from_slice(frame);
+        assert!(burst.push(mbuf).is_ok());
+        let taken = self.tx.tx_burst(&mut burst) == 1;
+        drop(burst);
+        self.tx.flush();
+        (taken, self.dropped() > before, self.slot.fault())
+    }
+
+    fn dropped(&self) -> u64 {
+        self.counters.drops.iter().map(Counter::get).sum()
     }
 
     /// A burst, given back.
     pub(super) fn burst(&mut self) -> Outcome {
-        let drops = |counters: &QueueCounters| counters.drops.iter().map(Counter::get).sum::<u64>();
-        let before = drops(&self.counters);
+        let before = self.dropped();
         let mut burst = Burst::new();
         self.rx.rx_burst(&mut burst);
         let frames = burst.iter().map(|mbuf| {
@@ -173,7 +217,7 @@ impl Rig {
         let frames = frames.collect();
         drop(burst);
         self.rx.complete();
-        Outcome { frames, dropped: drops(&self.counters) - before, fault: self.slot.fault() }
+        Outcome { frames, dropped: self.dropped() - before, fault: self.slot.fault() }
     }
 }
 

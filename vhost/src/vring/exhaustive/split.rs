@@ -55,7 +55,7 @@ fn check(rig: &mut Rig, ring: &[Desc], head: u16, table: &[Desc], features: u64)
         let (addr, rest) = words(desc);
         rig.set_words(at, addr, rest);
     }
-    rig.offer(head);
+    rig.offer(&[head]);
     rig.start(ring.len() as u16, 0, features);
     let want = match model(ring, head, table, features & F_INDIRECT_DESC != 0) {
         Ok(chain) => Outcome::of(&[chain], None),
