@@ -139,7 +139,7 @@ impl Step {
                 let len = input.byte()?;
                 Self::Raw(input.bytes(len.into()).to_vec())
             }
-            6 | 7 => Self::Write { at: input.u32()? % (MEMORY as u32) & !7, value: input.u64()? },
+            6 | 7 => Self::Write { at: (input.u32()? % MEMORY as u32) & !7, value: input.u64()? },
             _ => Self::Barrier,
         })
     }
@@ -217,7 +217,8 @@ fn payload(request: u32, input: &mut Input<'_>) -> Option<Vec<u8>> {
     let Ok(request) = Request::try_from(request) else { return Some(input.u64()?.as_bytes().to_vec()) };
     Some(match request {
         R::SetFeatures => {
-            (net::F_VERSION_1 | net::F_PROTOCOL_FEATURES ^ input.pick_bits(&FEATURES)?).as_bytes().to_vec()
+            let usual = net::F_VERSION_1 | net::F_PROTOCOL_FEATURES;
+            (usual ^ input.pick_bits(&FEATURES)?).as_bytes().to_vec()
         }
         R::SetProtocolFeatures => input.pick_bits(&PROTOCOL_FEATURES)?.as_bytes().to_vec(),
         R::SetMemTable => {

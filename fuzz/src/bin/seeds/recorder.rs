@@ -102,8 +102,7 @@ fn driver(queues: u16, config: VirtioNetConfig) -> Vec<u8> {
     }
     net.disconnect().expect("the rings stop");
     note(&tape, &Step::Barrier);
-    let bytes = tape.lock().expect("nobody panicked").clone();
-    bytes
+    tape.lock().expect("nobody panicked").clone()
 }
 
 /// A VMM that plugs memory in and out, announces a guest, and resets the device.
@@ -139,8 +138,7 @@ fn hot_plug() -> Vec<u8> {
     front.reset_device().expect("accepted");
     let _: u64 = front.ask(Request::GetQueueNum, &[]).expect("a number");
     note(&tape, &Step::Barrier);
-    let bytes = tape.lock().expect("nobody panicked").clone();
-    bytes
+    tape.lock().expect("nobody panicked").clone()
 }
 
 pub(crate) fn all() -> Seeds {
