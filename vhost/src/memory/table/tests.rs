@@ -21,7 +21,7 @@ fn request(gpa: u64, size: u64, va: u64, mmap_offset: u64) -> RegionRequest {
 
 impl GuestMemory {
     /// Of a port that has what most have.
-    fn map(requests: &[RegionRequest]) -> Result<Self, MemoryError> {
+    pub(crate) fn map(requests: &[RegionRequest]) -> Result<Self, MemoryError> {
         Self::default().replaced_by(requests)
     }
 }

@@ -14,7 +14,7 @@ use rustix::io::{pread, pwrite};
 
 use crate::memory::{FrontendVa, Gpa, GuestMemory, RegionRequest, Window};
 use crate::session::announce::AnnounceSlot;
-use crate::vring::{Fault, GuestRx, GuestTx, VringSetup, VringSlot};
+use crate::vring::{Fault, GuestRx, GuestTx, PortNotifier, RingNotifier, VringSetup, VringSlot};
 use crate::wire::ring::{DESC_SIZE, Desc, avail_bytes, desc_bytes, used_bytes};
 use crate::wire::{net, packed};
 
@@ -101,7 +101,8 @@ fn window(start: *const u8, len: usize) -> Window {
 
 impl Rig {
     pub(super) fn new() -> Self {
-        let slot = Arc::new(VringSlot::new(Arc::new(Alarm::new().expect("an eventfd")), None));
+        let notifier = Arc::new(PortNotifier::new(Arc::new(Alarm::new().expect("an eventfd"))));
+        let slot = Arc::new(VringSlot::new(RingNotifier::new(notifier), None));
         let (counters, announce) = (Arc::default(), Arc::new(AnnounceSlot::default()));
         let env = QueueEnv { pool: pool(), port: 1 };
         let rx = GuestTx::new(Arc::clone(&slot), env, Arc::clone(&counters), announce);
@@ -128,7 +129,7 @@ impl Rig {
         } else {
             (avail_bytes(size), used_bytes(size))
         };
-        self.slot.start(VringSetup {
+        let started = self.slot.start(VringSetup {
             size,
             desc: window(self.desc.as_ptr().cast(), desc_bytes(size)),
             avail: window(self.avail.as_ptr().cast(), avail),
@@ -137,9 +138,9 @@ impl Rig {
             features: features | net::F_VERSION_1,
             memory: Arc::clone(&self.memory),
             call: None,
-            err: None,
             enabled: true,
         });
+        started.expect("memory for the ring's bookkeeping");
     }
 
     pub(super) fn set_words(&self, at: usize, addr: u64, rest: u64) {
