@@ -20,6 +20,8 @@ pub enum Role {
     ClientSession,
     /// Looks after a NIC or an interface of the kernel's, and opens it again.
     Nic,
+    /// Waits for a signal or the clock, and ends the process.
+    Signals,
 }
 
 /// Restricts the calling thread, for good.

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use pmd::threads::{Role, spawn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use vswitch::OnDeath;
@@ -98,7 +99,7 @@ fn ended(why: Why) -> Result<ExitCode, Failure> {
 }
 
 fn start(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name(name.into()).spawn(body).map(drop)
+    spawn(name.into(), Role::Signals, body).map(drop)
 }
 
 /// Ends the process if it is still there after [`LIMIT`].

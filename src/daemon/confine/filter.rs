@@ -31,14 +31,17 @@ impl Filters {
         let refuse = |errno: i32| SeccompAction::Errno(errno as u32);
         let allow = SeccompAction::Allow;
         let polite = |calls: Vec<i64>| [calls, lists::REFUSED.to_vec()].concat();
-        let mut client = allowed(&polite(lists::session()))?;
+        let mut session = allowed(&polite(lists::session()))?;
+        // Whether a connection that is closed has anything unread (decision 0018).
+        session.insert(libc::SYS_ioctl, vec![only(1, SeccompCmpOp::Eq, libc::FIONREAD)?]);
+        let mut client = session.clone();
         client.insert(libc::SYS_connect, vec![]);
         client.insert(libc::SYS_socket, vec![only(0, SeccompCmpOp::Eq, libc::AF_UNIX as u64)?]);
         let refused = lists::REFUSED.iter().map(|call| (*call, vec![])).collect();
         Ok(Self {
             process: compiled(allowed(&lists::process())?, refuse(libc::EPERM), allow.clone())?,
             lcore: compiled(allowed(&polite(lists::lcore()))?, kill.clone(), allow.clone())?,
-            session: compiled(allowed(&polite(lists::session()))?, kill.clone(), allow.clone())?,
+            session: compiled(session, kill.clone(), allow.clone())?,
             client_session: compiled(client, kill, allow.clone())?,
             polite: compiled(refused, allow, refuse(libc::EACCES))?,
         })

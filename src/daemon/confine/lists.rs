@@ -63,8 +63,8 @@ const LCORE: &[libc::c_long] = &[
     libc::SYS_sendmsg,
     libc::SYS_lseek,
     libc::SYS_fcntl,
-    // Made by a thread's first call to a guest.
-    libc::SYS_io_setup,
+    // What a page fault on a guest's memory cost (decision 0016).
+    libc::SYS_getrusage,
 ];
 
 /// Threads that serve a front end: its messages, its descriptors, its memory.
@@ -85,17 +85,12 @@ const SESSION: &[libc::c_long] = &[
     libc::SYS_mincore,
     libc::SYS_eventfd2,
     libc::SYS_epoll_create1,
-    libc::SYS_io_setup,
     libc::SYS_prlimit64,
     libc::SYS_getrusage,
-    // Threads of its own, which inherit this list.
+    // The process that closes what may never close (decision 0018), which inherits this list.
     libc::SYS_clone,
-    libc::SYS_clone3,
-    libc::SYS_set_robust_list,
-    libc::SYS_rseq,
-    libc::SYS_sched_getaffinity,
-    libc::SYS_sched_setaffinity,
-    libc::SYS_prctl,
+    libc::SYS_wait4,
+    libc::SYS_close_range,
 ];
 
 /// The operator's threads and those that look after NICs: files, sockets and devices of ports, and giving up rights.
@@ -147,6 +142,14 @@ const OPERATOR: &[libc::c_long] = &[
     libc::SYS_capget,
     libc::SYS_capset,
     libc::SYS_seccomp,
+    // Threads, and calls to guests (decision 0017).
+    libc::SYS_clone3,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_prctl,
+    libc::SYS_io_setup,
     // The process.
     libc::SYS_geteuid,
     libc::SYS_getuid,

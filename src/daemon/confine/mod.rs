@@ -5,6 +5,7 @@
 //! | lcores | none | those of moving packets; another kills the process |
 //! | sessions of front ends | none (client mode as root: CAP_DAC_OVERRIDE, to reach the front end's socket) | those of a session; another kills |
 //! | NICs' threads | [`PORTS`], as far as they were there | the process's; another fails with EPERM |
+//! | signals | none | the process's |
 //! | main, control socket | the same; `strict`: none once the configured ports are there | the same |
 //!
 //! Files: [`files`]. All of it happens before the first thread starts, or at a thread's own start; no_new_privs is for all.
@@ -115,6 +116,7 @@ fn enter(role: Role, filters: &Filters) -> io::Result<()> {
         Role::Session => (CapabilitySet::empty(), &filters.session),
         Role::ClientSession => (CapabilitySet::DAC_OVERRIDE, &filters.client_session),
         Role::Nic => return Ok(()),
+        Role::Signals => return keep(CapabilitySet::empty()),
     };
     keep(capabilities)?;
     // The stricter one last: it forbids to add more.
