@@ -116,7 +116,9 @@ impl Queue {
         loop {
             assert!(chain.slots < self.size, "a driver's chain longer than the ring");
             let desc = self.desc + 16 * u64::from(slot);
-            let (addr, rest) = (memory.load64(desc)?, memory.load64(desc + 8)?);
+            // The flags first: the driver writes them last, and an address read before them may be the last lap's.
+            let rest = memory.load64(desc + 8)?;
+            let addr = memory.load64(desc)?;
             let flags = (rest >> 48) as u16;
             let (avail, used) = (flags & 1 << 7 != 0, flags & 1 << 15 != 0);
             if avail != wrap || used == wrap {
