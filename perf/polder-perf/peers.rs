@@ -132,9 +132,11 @@ mod tests {
     fn paths_are_all_combinations() {
         let args = ["peers", "--sizes", "60,64k", "--queues", "1,4", "--guests", "2,64", "--macs", "1,32000"];
         let paths = Args::parse_from(args).paths();
-        assert_eq!(paths.len(), 16);
-        assert_eq!(paths[0].name, "mergeable, 60 B, 1 MAC, 2 guests, 1 queue pair");
-        assert_eq!(paths[15].name, "mergeable, 64k, 32000 MACs, 64 guests, 4 queue pairs");
+        assert_eq!(paths.len(), 32);
+        assert_eq!(paths[0].name, "mergeable, 60 B, 1 MAC, lifo, 2 guests, 1 queue pair");
+        assert_eq!(paths[31].name, "mergeable, 64k, 32000 MACs, same, 64 guests, 4 queue pairs");
+        let in_order = ["peers", "--sizes", "60", "--rings", "in-order", "--macs", "1"];
+        assert_eq!(Args::parse_from(in_order).paths().len(), 1, "rings in order have one order");
         assert!(Args::try_parse_from(["peers", "--guests", "3"]).is_err());
     }
 }

@@ -1,8 +1,7 @@
 //! Tables that are refused, and addresses that are translated or not.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{MemfdFlags, Mode, OFlags, fstat, ftruncate, memfd_create, open};
+use rustix::fs::{MemfdFlags, Mode, OFlags, ftruncate, memfd_create, open};
 
 use super::*;
 
@@ -217,38 +216,4 @@ fn a_view_covers_its_region() {
     assert_eq!((view.gpa, view.len), (MIB, MIB));
     assert_eq!(Some(view.host), memory.translate_va(FrontendVa(0x7000_0000), 1).map(|w| w.start));
     assert!(memory.region_at(Gpa(0)).is_none());
-}
-
-/// Its owner shrinks it while it is looked at: what is sealed has its size for good, and anything else is not called sealed.
-#[test]
-fn m09_the_size_is_looked_at_behind_the_seal() {
-    let (mut sealed, mut short) = (0, 0);
-    for round in 0..2000u32 {
-        let request = request(0, 8 * MIB, 0, 0);
-        let file = request.fd.try_clone().expect("a second descriptor");
-        let go = AtomicBool::new(false);
-        let outcome = std::thread::scope(|threads| {
-            threads.spawn(|| {
-                while !go.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
-                }
-                (0..round % 500).for_each(|_| std::hint::spin_loop());
-                let _ = ftruncate(&request.fd, 0);
-            });
-            go.store(true, Ordering::Relaxed);
-            GuestMemory::map(std::slice::from_ref(&request))
-        });
-        match outcome {
-            Ok(memory) if memory.summary().unsealed == 0 => {
-                sealed += 1;
-                assert_eq!(fstat(&file).expect("fstat").st_size as u64, 8 * MIB, "round {round}");
-            }
-            Ok(_) => panic!("a memfd can be sealed"),
-            Err(e) => {
-                short += 1;
-                assert_eq!(e.name(), "memory_file_too_short");
-            }
-        }
-    }
-    assert!(sealed > 0, "{short} of 2000 were too short");
 }

@@ -66,6 +66,9 @@ fn model(
             Ok(room) => room,
             Err(fault) => return Fate::Broken(fault),
         };
+        if mergeable && room.len() < HEADER {
+            return Fate::Broken(Fault::BufferTooShort);
+        }
         let part = room.len().min(need - places.len());
         places.extend(&room[..part]);
         used.push((head.into(), part as u32));
