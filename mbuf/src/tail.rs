@@ -7,6 +7,26 @@ use core::ptr::NonNull;
 use crate::foreign;
 
 /// A stretch of foreign memory: readable, and changing under our eyes. Only ever copied from.
+///
+/// A copy of it does not outlive the memory's stay:
+///
+/// ```compile_fail,E0499
+/// use mbuf::Burst;
+///
+/// struct Queue;
+/// impl Queue {
+///     fn rx_burst<'t>(&'t mut self, _: &mut Burst<'t>) {}
+///     /// The guest has its memory back.
+///     fn complete(&mut self) {}
+/// }
+///
+/// let (mut queue, mut burst) = (Queue, Burst::new());
+/// queue.rx_burst(&mut burst);
+/// let kept = burst.iter().next().map(|mbuf| mbuf.tail()[0]);
+/// drop(burst);
+/// queue.complete();
+/// kept.map(|kept| kept.copy_to(0, &mut [0; 8]));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct TailSegment {
     start: NonNull<u8>,
