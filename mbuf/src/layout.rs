@@ -7,7 +7,7 @@
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU16;
 
-use crate::{Mempool, Offload, TailSegment};
+use crate::{Mempool, Offload, Stretch};
 
 /// Bytes that stand free in front of the data of a fresh mbuf, for headers that are put in front on the way.
 pub const HEADROOM: usize = 128;
@@ -35,7 +35,7 @@ pub(crate) struct Body {
     /// The next segment of a chained packet, owned by this one; none while it lies in its pool.
     pub(crate) next: Option<MetaPtr>,
     /// Foreign memory that ends the packet, if `tail_count` is not 0.
-    pub(crate) tail: *const TailSegment,
+    pub(crate) tail: *const Stretch,
     /// Bytes of this segment.
     pub(crate) data_len: u32,
     /// Bytes of the whole packet: all segments and the tail.

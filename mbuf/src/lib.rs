@@ -43,5 +43,5 @@ pub use mempool::{Mempool, MempoolConfig, MempoolError, NoMbufs, PoolBalance};
 pub use offload::{Checksum, GsoKind, Offload};
 pub use packet::{Mbuf, Segments};
 pub use room::Room;
-pub use tail::TailSegment;
+pub use tail::{Stretch, TailSegment};
 pub use zone::{Iova, PageSize, Zone, ZoneConfig, ZoneError};

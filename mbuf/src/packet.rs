@@ -18,7 +18,7 @@ use crate::{Mempool, NoMbufs, Offload, TailSegment};
 #[repr(transparent)]
 pub struct Mbuf<'t> {
     raw: MetaPtr,
-    _tail: PhantomData<&'t [TailSegment]>,
+    _tail: PhantomData<&'t [TailSegment<'t>]>,
 }
 
 // SAFETY: all that it owns moves with it; the tail segments are addresses that any thread may copy from during 't.
@@ -310,13 +310,13 @@ impl<'t> Mbuf<'t> {
     /// The foreign memory that ends the packet.
     #[inline]
     #[must_use]
-    pub fn tail(&self) -> &'t [TailSegment] {
+    pub fn tail(&self) -> &'t [TailSegment<'t>] {
         let m = self.body();
         if m.tail_count == 0 {
             return &[];
         }
         // SAFETY: set by `set_tail` from a slice that lives for 't.
-        unsafe { core::slice::from_raw_parts(m.tail, m.tail_count as usize) }
+        unsafe { core::slice::from_raw_parts(m.tail.cast(), m.tail_count as usize) }
     }
 
     /// Whether some bytes lie in foreign memory.
@@ -329,7 +329,7 @@ impl<'t> Mbuf<'t> {
     /// Ends the packet with foreign memory. False, and nothing done, if it is shared or has a tail, or if its length
     /// would reach 2³² or the number of segments 65,536.
     #[inline]
-    pub fn set_tail(&mut self, tail: &'t [TailSegment]) -> bool {
+    pub fn set_tail(&mut self, tail: &'t [TailSegment<'t>]) -> bool {
         let bytes: usize = tail.iter().map(TailSegment::len).sum();
         let m = self.body();
         let (Ok(count), Some(len)) =
@@ -341,7 +341,7 @@ impl<'t> Mbuf<'t> {
             return false;
         }
         let m = self.body_mut();
-        m.tail = tail.as_ptr();
+        m.tail = tail.as_ptr().cast();
         m.tail_count = count;
         m.pkt_len = len;
         true
@@ -563,7 +563,7 @@ mod tests {
         Mempool::new(&MempoolConfig { mbufs, data_room: 64, cache: 0, zone }).unwrap()
     }
 
-    fn tail(bytes: &'static [u8]) -> [TailSegment; 1] {
+    fn tail(bytes: &'static [u8]) -> [TailSegment<'static>; 1] {
         // SAFETY: readable for ever.
         [unsafe { TailSegment::new(NonNull::from(bytes).cast(), bytes.len() as u32) }]
     }

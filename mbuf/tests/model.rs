@@ -21,7 +21,7 @@ static POOL: LazyLock<&'static Mempool> = LazyLock::new(|| {
 static FOREIGN: LazyLock<Vec<u8>> = LazyLock::new(|| (0..300).map(|i| (i * 7) as u8).collect());
 
 /// Two stretches of FOREIGN, 60 and 240 bytes.
-static TAIL: LazyLock<[TailSegment; 2]> = LazyLock::new(|| {
+static TAIL: LazyLock<[TailSegment<'static>; 2]> = LazyLock::new(|| {
     let start = NonNull::from(&FOREIGN[0]);
     // SAFETY: 0..60 and 60..300 of a static vector of 300 bytes.
     unsafe { [TailSegment::new(start, 60), TailSegment::new(start.add(60), 240)] }

@@ -173,7 +173,7 @@ impl Drop for Unmap {
 }
 
 /// A packet's tail in memory that is there for ever.
-pub(crate) fn tailed(bytes: &'static [u8]) -> [TailSegment; 1] {
+pub(crate) fn tailed(bytes: &'static [u8]) -> [TailSegment<'static>; 1] {
     // SAFETY: readable for ever.
     [unsafe { TailSegment::new(NonNull::from(bytes).cast(), bytes.len() as u32) }]
 }

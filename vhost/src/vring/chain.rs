@@ -6,7 +6,7 @@
 use core::num::NonZeroU16;
 use core::ptr::NonNull;
 
-use mbuf::{TailSegment, foreign};
+use mbuf::{Stretch, foreign};
 
 use crate::vring::format::{Available, Buffer, Head, Long};
 use crate::vring::ring::Terms;
@@ -82,7 +82,7 @@ impl<F: Available> Walker<'_, F> {
         mut self,
         at: F::Place,
         head: &Head,
-        pieces: &mut [TailSegment],
+        pieces: &mut [Stretch],
     ) -> Result<Chain, ChainError> {
         let (table, mut desc) = self.enter(head.desc)?;
         let (mut count, mut bytes) = (0, 0u64);
@@ -193,7 +193,7 @@ fn entry<F: Available>(start: NonNull<u8>, entries: u16, i: u16) -> Result<Desc,
 }
 
 /// Splits one buffer where regions meet; `None` if there is no room for all its pieces.
-fn pieces_of(view: &mut View, desc: Desc, pieces: &mut [TailSegment]) -> Result<Option<usize>, Fault> {
+fn pieces_of(view: &mut View, desc: Desc, pieces: &mut [Stretch]) -> Result<Option<usize>, Fault> {
     let (mut addr, mut left) = (desc.addr, u64::from(desc.len));
     // I2: the end, too, must be an address.
     addr.checked_add(left).ok_or(Fault::Address)?;
@@ -201,8 +201,7 @@ fn pieces_of(view: &mut View, desc: Desc, pieces: &mut [TailSegment]) -> Result<
     while left > 0 {
         let (start, len) = view.translate_part(addr, left).ok_or(Fault::Address)?;
         let Some(slot) = pieces.get_mut(count) else { return Ok(None) };
-        // SAFETY: translated to lie inside a mapping that the view's memory keeps; the turn holds the ring's gate.
-        *slot = unsafe { TailSegment::new(start, len as u32) };
+        *slot = Stretch::new(start, len as u32);
         count += 1;
         addr += len;
         left -= len;
@@ -211,6 +210,6 @@ fn pieces_of(view: &mut View, desc: Desc, pieces: &mut [TailSegment]) -> Result<
 }
 
 /// Room for the pieces of any chain that is dealt with.
-pub(super) fn scratch() -> Box<[TailSegment]> {
-    vec![TailSegment::EMPTY; MAX_PIECES].into_boxed_slice()
+pub(super) fn scratch() -> Box<[Stretch]> {
+    vec![Stretch::EMPTY; MAX_PIECES].into_boxed_slice()
 }

@@ -15,7 +15,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
-use mbuf::{Burst, MAX_BURST, Mbuf, Offload, TailSegment, foreign};
+use mbuf::{Burst, MAX_BURST, Mbuf, Offload, Stretch, TailSegment, foreign};
 use pmd::offload::{OffloadSet, VirtioNetHdr, from_virtio_net};
 use pmd::{DropReason, QueueCounters, QueueEnv, RxQueue};
 use ring::prefetch;
@@ -50,9 +50,9 @@ pub(crate) struct GuestTx {
     /// A station to announce in the guest's name.
     announce: Arc<AnnounceSlot>,
     /// Pieces of this turn's chains.
-    pieces: Box<[TailSegment]>,
+    pieces: Box<[Stretch]>,
     /// What this turn's plain frames leave behind in their buffers: one piece each, at most.
-    rests: [TailSegment; MAX_BURST],
+    rests: [Stretch; MAX_BURST],
     /// What gives this turn's buffers back, in order.
     held: [Buffer; MAX_BURST],
     /// How many they are. If any, this half is inside the gate since `rx_burst`.
@@ -72,7 +72,7 @@ impl GuestTx {
         counters: Arc<CachePadded<QueueCounters>>,
         announce: Arc<AnnounceSlot>,
     ) -> Self {
-        let (pieces, rests) = (chain::scratch(), [TailSegment::EMPTY; MAX_BURST]);
+        let (pieces, rests) = (chain::scratch(), [Stretch::EMPTY; MAX_BURST]);
         Self {
             slot,
             env,
@@ -221,9 +221,9 @@ struct Turn<'r, 't> {
     counters: &'r QueueCounters,
     held: &'r mut [Buffer; MAX_BURST],
     /// Room for chains' pieces that is left.
-    pieces: &'t mut [TailSegment],
+    pieces: &'t mut [Stretch],
     /// Room for what plain frames leave behind.
-    rests: IterMut<'t, TailSegment>,
+    rests: IterMut<'t, Stretch>,
     /// Most packets of the burst.
     most: usize,
     /// Whether long frames are to be few.
@@ -423,9 +423,11 @@ impl<'t> Turn<'_, 't> {
         if copied < len
             && let Some(rest) = self.rests.next()
         {
-            // SAFETY: the rest of the translated bytes; this half stays inside the gate during 't.
-            *rest = unsafe { TailSegment::new(start.add(copied), (len - copied) as u32) };
-            mbuf.set_tail(core::slice::from_ref(rest));
+            // SAFETY: inside of the translated bytes.
+            *rest = Stretch::new(unsafe { start.add(copied) }, (len - copied) as u32);
+            // SAFETY: the rest of the translated bytes. They stay: this half borrows itself for 't, and until `complete`, which
+            // takes it anew, it is inside the gate.
+            mbuf.set_tail(unsafe { TailSegment::all(core::slice::from_ref(rest)) });
         }
         self.label(mbuf, front.as_ptr())
     }
@@ -442,7 +444,8 @@ impl<'t> Turn<'_, 't> {
         let copied = first_bytes(frame, hdr_len, bytes);
         let pieces = copy_front(&mut paid[..pieces], room.as_ptr(), copied);
         mbuf.set_filled(hdr_len, copied - hdr_len);
-        mbuf.set_tail(pieces);
+        // SAFETY: translated, and as above.
+        mbuf.set_tail(unsafe { TailSegment::all(pieces) });
         self.label(mbuf, room.as_ptr())
     }
 
@@ -487,7 +490,7 @@ fn first_bytes(frame: usize, hdr_len: usize, room: usize) -> usize {
 }
 
 /// Copies the first `n` bytes of `pieces` to `dst` and returns what is left of the pieces.
-fn copy_front(pieces: &mut [TailSegment], dst: *mut u8, n: usize) -> &[TailSegment] {
+fn copy_front(pieces: &mut [Stretch], dst: *mut u8, n: usize) -> &[Stretch] {
     let (mut at, mut done) = (0, 0);
     while done < n && at < pieces.len() {
         let piece = pieces[at];
@@ -496,8 +499,9 @@ fn copy_front(pieces: &mut [TailSegment], dst: *mut u8, n: usize) -> &[TailSegme
         unsafe { foreign::copy(dst.add(done), piece.start().as_ptr(), part) };
         done += part;
         if part < piece.len() {
-            // SAFETY: the rest of a translated piece.
-            pieces[at] = unsafe { TailSegment::new(piece.start().add(part), (piece.len() - part) as u32) };
+            // SAFETY: inside of a translated piece.
+            let start = unsafe { piece.start().add(part) };
+            pieces[at] = Stretch::new(start, (piece.len() - part) as u32);
             break;
         }
         at += 1;

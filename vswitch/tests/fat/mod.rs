@@ -27,10 +27,10 @@ const HEADERS: usize = 54;
 
 static BYTES: [u8; 65_536] = [0x5a; 65_536];
 /// Tails by length - 1: a packet names its tail for as long as it lives.
-static TAILS: LazyLock<Mutex<std::collections::HashMap<usize, &'static [TailSegment; 1]>>> =
+static TAILS: LazyLock<Mutex<std::collections::HashMap<usize, &'static [TailSegment<'static>; 1]>>> =
     LazyLock::new(Mutex::default);
 
-fn tail(len: usize) -> &'static [TailSegment] {
+fn tail(len: usize) -> &'static [TailSegment<'static>] {
     let mut tails = TAILS.lock().unwrap();
     *tails.entry(len).or_insert_with(|| {
         let start = NonNull::from(&BYTES[..len]).cast();

@@ -1,6 +1,5 @@
 //! Tables that are refused, and addresses that are translated or not.
 
-
 use rustix::fs::{MemfdFlags, Mode, OFlags, ftruncate, memfd_create, open};
 
 use super::*;

@@ -1,13 +1,12 @@
 //! Pass one: which buffers a packet goes to. All that is read of a ring is read here, once, into private lists.
-#![expect(unsafe_code, reason = "names translated guest memory by pointer and length")]
-// UNSAFETY: every piece comes from a translation of exactly its bytes; the burst holds the ring's gate. Of a burst's list only
-// what was written is ever read.
+#![expect(unsafe_code, reason = "a burst's list is written into room that nothing cleared")]
+// UNSAFETY: of the list only the entries that were written are ever read.
 
 use core::mem::MaybeUninit;
 use core::num::NonZeroU16;
 use core::ptr::NonNull;
 
-use mbuf::TailSegment;
+use mbuf::Stretch;
 use pmd::DropReason;
 
 use crate::vring::chain::{self, Chain, ChainError, Direction, Walker};
@@ -48,7 +47,7 @@ pub(super) struct Part {
 #[derive(Debug)]
 pub(super) struct Scratch {
     parts: Box<[Part]>,
-    pieces: Box<[TailSegment]>,
+    pieces: Box<[Stretch]>,
 }
 
 impl core::fmt::Debug for Part {
@@ -64,7 +63,7 @@ impl Scratch {
     }
 
     /// What a [`Found`] says was found.
-    pub(super) fn of(&self, found: &Found) -> (&[Part], &[TailSegment]) {
+    pub(super) fn of(&self, found: &Found) -> (&[Part], &[Stretch]) {
         (&self.parts[..found.buffers], &self.pieces[..found.pieces])
     }
 }
@@ -280,8 +279,7 @@ impl<'r, P: Copy> Finder<'r, P> {
 
     /// A buffer that was found before, as a chain of one.
     fn take_plain(&mut self, walk: &Walk<P>, plain: Plain) -> Chain {
-        // SAFETY: all of its bytes were translated when it was found; the burst holds the ring's gate.
-        self.scratch.pieces[walk.found.pieces] = unsafe { TailSegment::new(plain.start, plain.len) };
+        self.scratch.pieces[walk.found.pieces] = Stretch::new(plain.start, plain.len);
         Chain { buffer: plain.buffer, pieces: 1, cost: 1, bytes: plain.len.into() }
     }
 

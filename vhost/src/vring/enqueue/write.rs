@@ -6,7 +6,7 @@
 
 use core::ptr::NonNull;
 
-use mbuf::{Mbuf, Offload, TailSegment, foreign};
+use mbuf::{Mbuf, Offload, Stretch, foreign};
 use pmd::offload::{OffloadSet, VirtioNetHdr, to_virtio_net};
 use ring::prefetch;
 
@@ -113,7 +113,7 @@ impl Writer {
         &mut self,
         ring: &mut U,
         mbuf: &Mbuf<'_>,
-        (parts, pieces): (&[Part], &[TailSegment]),
+        (parts, pieces): (&[Part], &[Stretch]),
     ) {
         let header = header(mbuf.offload(), parts.len() as u16, self.accepted);
         let mut to = Scatter { pieces, offset: 0 };
@@ -164,7 +164,7 @@ fn header(offload: &Offload, buffers: u16, accepted: OffloadSet) -> [u8; net::HD
 
 /// Writes bytes one after the other over a list of pieces.
 struct Scatter<'p> {
-    pieces: &'p [TailSegment],
+    pieces: &'p [Stretch],
     /// Where the first piece's room starts.
     offset: usize,
 }
