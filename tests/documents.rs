@@ -50,8 +50,9 @@ impl Tree {
         self.files.insert(path.strip_prefix(root).unwrap().to_owned(), text);
     }
 
+    /// Those that are read where they lie: what the tests make a document of is looked at as part of that.
     fn documents(&self) -> impl Iterator<Item = (&Path, &str)> {
-        self.of("md")
+        self.of("md").filter(|(path, _)| !path.starts_with("tests"))
     }
 
     fn sources(&self) -> impl Iterator<Item = (&Path, &str)> {
