@@ -7,11 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
-
 use super::Session;
 use super::control::lock;
-use crate::vring::PortNotifier;
+use crate::vring::{PortNotifier, thread_cpu_time};
 use pmd::notify;
 
 /// After signalling for some time, so many times as long nothing is signalled,
@@ -98,9 +96,9 @@ impl Calls {
         let due = lock(session).take_due();
         let mut pause = Duration::ZERO;
         for due in due {
-            let start = cpu_time();
+            let start = thread_cpu_time();
             let done = notify::signal(due.eventfd.as_fd());
-            let took = cpu_time().saturating_sub(start);
+            let took = thread_cpu_time().saturating_sub(start);
             if due.is_call {
                 self.notifier.took_control_thread(took);
             }
@@ -124,10 +122,4 @@ impl Calls {
     pub(super) fn next_time(&self) -> Option<Instant> {
         Some(self.not_before).filter(|at| *at > Instant::now())
     }
-}
-
-/// What this thread has had of a CPU: time in which it was not run is nobody's fault.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -93,6 +93,15 @@ impl Account {
     }
 }
 
+/// The processor time that this thread has had: time in which it was not run is nobody's fault.
+pub(crate) fn thread_cpu_time() -> Duration {
+    let mut cpu = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // Not rustix's: what that reads to find the vDSO is not there under Valgrind, which counts instructions for us.
+    // SAFETY: writes a structure of ours.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut cpu) };
+    Duration::new(cpu.tv_sec as u64, cpu.tv_nsec as u32)
+}
+
 /// What the kernel knows of this thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Reading {
@@ -106,17 +115,14 @@ impl Reading {
     #[cold]
     fn now() -> Self {
         let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-        let mut cpu = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: all zero is a valid rusage, which the first call writes over; both write what is ours and take nothing else.
+        // SAFETY: all zero is a valid rusage, which the call writes over, and it takes nothing else.
         let usage = unsafe {
             libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
-            // Not rustix's: what that reads to find the vDSO is not there under Valgrind.
-            libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut cpu);
             usage.assume_init()
         };
         Self {
             at_ns: now_ns(),
-            cpu_ns: cpu.tv_sec as u64 * 1_000_000_000 + cpu.tv_nsec as u64,
+            cpu_ns: thread_cpu_time().as_nanos() as u64,
             faults: (usage.ru_minflt as u64).wrapping_add(usage.ru_majflt as u64),
             waits: usage.ru_nvcsw as u64,
         }

@@ -41,7 +41,7 @@ mod tests;
 pub mod two_passes;
 mod view;
 
-pub(crate) use cost::Account;
+pub(crate) use cost::{Account, thread_cpu_time};
 pub(crate) use dequeue::GuestTx;
 pub(crate) use enqueue::GuestRx;
 pub(crate) use fault::Fault;
