@@ -7,8 +7,8 @@
 //!
 //! # How it is measured
 //! Two reads of the time stamp counter a burst. A burst that took [`LONG`] is *suspected*: maybe the thread was just not run.
-//! For a while then, each burst of that queue is *watched*: the kernel tells, before and after, how many faults the thread
-//! took, how often it waited, and the processor time. A long burst with faults is charged; some without, in a
+//! For a while then, that queue is *watched*: the kernel tells, shortly before a burst ([`READ_AGAIN`]) and after a long one, how
+//! many faults the thread took, how often it waited, and the processor time. A long burst with faults is charged; some without, in a
 //! row, clear the queue. Processor time is charged, so that being preempted costs nobody anything; or the whole time, if the thread waited,
 //! which in a burst it does in a fault alone.
 //!
@@ -32,6 +32,9 @@ use pmd::tsc;
 const LONG: u64 = 1 << 21;
 /// Of a burst that is watched, what is charged from: less than [`LONG`] at any rate.
 const LONG_NS: u64 = 400_000;
+/// While a queue is watched, what the kernel knows of the thread is read again after so many cycles, before a burst: some 50 us,
+/// of which the reading takes one. So a burst is charged for that much more than it cost at most.
+const READ_AGAIN: u64 = 1 << 17;
 /// A queue is watched for so many cycles at first, a second or two; twice as long each time that it is suspected anew, up to
 /// a minute or two. So a long burst that nobody watched is a hundredth of the time at most.
 const WATCHED: u64 = 1 << 32;
@@ -150,8 +153,9 @@ pub(super) struct Cost {
     span: u64,
     /// The thread's faults when it was looked at last, if it was.
     faults: Option<u64>,
-    /// At the beginning of the burst at hand, if it is watched.
+    /// At the beginning of the burst at hand or shortly before, if it is watched, and when that was read.
     before: Reading,
+    read_at: u64,
     /// Whether the burst at hand was charged.
     charged: bool,
     /// Long bursts in a row, while watched, that were not its own doing.
@@ -166,6 +170,7 @@ impl Cost {
             span: WATCHED,
             faults: None,
             before: Reading::default(),
+            read_at: 0,
             charged: false,
             innocent: 0,
         }
@@ -176,13 +181,16 @@ impl Cost {
     pub(super) fn begin(&mut self) {
         self.began = tsc::now();
         if self.began < self.until {
-            self.read();
+            self.begin_watched();
         }
     }
 
     #[cold]
-    fn read(&mut self) {
-        (self.before, self.charged) = (Reading::now(), false);
+    fn begin_watched(&mut self) {
+        self.charged = false;
+        if self.began.wrapping_sub(self.read_at) > READ_AGAIN {
+            (self.before, self.read_at) = (Reading::now(), self.began);
+        }
     }
 
     /// Whether the burst at hand is watched.
@@ -203,7 +211,9 @@ impl Cost {
     pub(super) fn received(&mut self, burst: &mut Burst<'_>, account: &Account) -> (usize, bool) {
         let (owned, lost) = core::mem::take(burst).own();
         *burst = owned;
-        (lost, self.judge(account))
+        // Half as long as what is looked at anyway is short of what is charged.
+        let may_cost = tsc::now().wrapping_sub(self.began) > LONG / 2;
+        (lost, may_cost && self.judge(account))
     }
 
     /// A receive queue's burst was long, with all that became of it.
@@ -238,7 +248,7 @@ impl Cost {
     fn judge(&mut self, account: &Account) -> bool {
         let now = Reading::now();
         let cost = self.before.cost_until(&now);
-        self.faults = Some(now.faults);
+        (self.faults, self.before, self.read_at) = (Some(now.faults), now, tsc::now());
         if cost < LONG_NS {
             return false;
         }
