@@ -6,7 +6,8 @@
 //! again and again, and to keep its port closed until what it took is a hundredth of the time.
 //!
 //! # How it is measured
-//! Two reads of the time stamp counter a burst. A burst that took [`LONG`] is *suspected*: maybe the thread was just not run.
+//! Two reads of the time stamp counter, of every [`SAMPLED`]th burst: they cost a packet of 60 bytes a cycle each. Which ones those
+//! are no guest can tell, as polls that find nothing count, too. A burst that took [`LONG`] is *suspected*: maybe the thread was just not run.
 //! For a while then, that queue is *watched*: the kernel tells, shortly before a burst ([`READ_AGAIN`]) and after a long one, how
 //! many faults the thread took, how often it waited, and the processor time. A long burst with faults is charged; some without, in a
 //! row, clear the queue. Processor time is charged, so that being preempted costs nobody anything; or the whole time, if the thread waited,
@@ -21,6 +22,7 @@
 // UNSAFETY: two system calls, which write structures of ours.
 
 use core::mem::MaybeUninit;
+use core::num::NonZeroU64;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -30,6 +32,8 @@ use pmd::tsc;
 
 /// A burst of so many cycles is looked at: half a millisecond and more. 32 packets of 64 KiB take less.
 const LONG: u64 = 1 << 21;
+/// One burst of so many is timed while the queue is not watched.
+const SAMPLED: u32 = 4;
 /// Of a burst that is watched, what is charged from: less than [`LONG`] at any rate.
 const LONG_NS: u64 = 400_000;
 /// While a queue is watched, what the kernel knows of the thread is read again after so many cycles, before a burst: some 50 us,
@@ -146,8 +150,11 @@ impl Reading {
 /// One queue's measure.
 #[derive(Debug)]
 pub(super) struct Cost {
-    began: u64,
-    /// Watched until then, in cycles.
+    /// When the burst at hand began, if it is timed.
+    began: Option<NonZeroU64>,
+    /// Bursts so far.
+    bursts: u32,
+    /// Watched until then, in cycles; 0: not.
     until: u64,
     /// For how long next time.
     span: u64,
@@ -165,7 +172,8 @@ pub(super) struct Cost {
 impl Cost {
     pub(super) fn new() -> Self {
         Self {
-            began: 0,
+            began: None,
+            bursts: 0,
             until: 0,
             span: WATCHED,
             faults: None,
@@ -179,30 +187,47 @@ impl Cost {
     /// A burst begins.
     #[inline(always)]
     pub(super) fn begin(&mut self) {
-        self.began = tsc::now();
-        if self.began < self.until {
-            self.begin_watched();
+        self.bursts = self.bursts.wrapping_add(1);
+        self.began = None;
+        if self.bursts.is_multiple_of(SAMPLED) || self.until != 0 {
+            self.begin_timed();
+        }
+    }
+
+    #[inline]
+    fn begin_timed(&mut self) {
+        let now = tsc::now();
+        self.began = NonZeroU64::new(now);
+        if self.until != 0 {
+            self.begin_watched(now);
         }
     }
 
     #[cold]
-    fn begin_watched(&mut self) {
+    fn begin_watched(&mut self, now: u64) {
         self.charged = false;
-        if self.began.wrapping_sub(self.read_at) > READ_AGAIN {
-            (self.before, self.read_at) = (Reading::now(), self.began);
+        if now >= self.until {
+            self.until = 0;
+        } else if now.wrapping_sub(self.read_at) > READ_AGAIN {
+            (self.before, self.read_at) = (Reading::now(), now);
         }
     }
 
-    /// Whether the burst at hand is watched.
+    /// Whether the queue is watched.
     #[inline(always)]
     pub(super) fn is_watched(&self) -> bool {
-        self.began < self.until
+        self.until != 0
     }
 
-    /// Whether it took long.
+    /// Whether the burst at hand took long.
     #[inline(always)]
     pub(super) fn is_long(&self) -> bool {
-        tsc::now().wrapping_sub(self.began) > LONG
+        self.took_longer_than(LONG)
+    }
+
+    #[inline(always)]
+    fn took_longer_than(&self, cycles: u64) -> bool {
+        self.began.is_some_and(|began| tsc::now().wrapping_sub(began.get()) > cycles)
     }
 
     /// A receive queue's burst that is watched has been read, and owns its bytes from here on. Returns how many packets there
@@ -212,8 +237,7 @@ impl Cost {
         let (owned, lost) = core::mem::take(burst).own();
         *burst = owned;
         // Half as long as what is looked at anyway is short of what is charged.
-        let may_cost = tsc::now().wrapping_sub(self.began) > LONG / 2;
-        (lost, may_cost && self.judge(account))
+        (lost, self.took_longer_than(LONG / 2) && self.judge(account))
     }
 
     /// A receive queue's burst was long, with all that became of it.
@@ -318,6 +342,25 @@ mod tests {
         assert_eq!(few([1500; 32].into_iter()), 32);
         assert_eq!(few([65_000; 32].into_iter()), 4);
         assert_eq!(few([u32::MAX; 32].into_iter()), 1);
+    }
+
+    #[test]
+    fn every_burst_is_timed_of_a_queue_that_is_watched_and_some_of_any_other() {
+        let mut cost = Cost::new();
+        let timed = |cost: &mut Cost| {
+            (0..40)
+                .filter(|_| {
+                    cost.begin();
+                    cost.took_longer_than(0)
+                })
+                .count()
+        };
+        assert_eq!(timed(&mut cost), 40 / SAMPLED as usize);
+        cost.until = u64::MAX;
+        assert_eq!(timed(&mut cost), 40);
+        cost.until = 1;
+        timed(&mut cost);
+        assert!(!cost.is_watched(), "its time is over");
     }
 
     #[test]
