@@ -177,16 +177,6 @@ fn m24_guest_memory_is_left_out_of_core_dumps() {
     assert!(flags.split_whitespace().any(|flag| flag == "dd"), "{flags}");
 }
 
-#[test]
-fn a_sealed_file_keeps_its_size() {
-    let fd = memfd(1, 1);
-    assert!(foreign::seal_size(fd.as_fd()));
-    assert!(ftruncate(&fd, 0).is_err());
-    assert!(foreign::seal_size(fd.as_fd()), "twice is as good as once");
-    let plain = memfd_create("plain", MemfdFlags::CLOEXEC).unwrap();
-    assert!(!foreign::seal_size(plain.as_fd()), "made without leave to seal");
-}
-
 /// Needs one free 2 MiB hugepage to say something; without one it says so.
 #[test]
 fn m13_a_lost_hugepage_is_replaced_whole_needs_hugepages() {

@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{FileType, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs};
+use rustix::fs::{FileType, fstat, fstatfs};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 use super::registry::{Fill, MAX_RANGES, Range, Registration};
@@ -67,15 +67,6 @@ pub enum ForeignError {
 
 fn failed(step: &'static str) -> impl Fn(rustix::io::Errno) -> ForeignError {
     move |e| ForeignError::System { step, source: e.into() }
-}
-
-/// Tries to seal the file against shrinking, and says whether it is sealed now. Call it before mapping: the mapping looks
-/// at the size, and only after this that stays so. (Holes can still be punched.)
-#[must_use]
-pub fn seal_size(fd: BorrowedFd<'_>) -> bool {
-    // It fails on files that cannot be sealed, and on those that are sealed against seals and may have this one.
-    let _ = fcntl_add_seals(fd, SealFlags::SHRINK);
-    fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
 }
 
 /// Bytes of a file that somebody else owns, writes, and may take away. They are reached by raw copies and atomics only.

@@ -7,5 +7,5 @@ mod registry;
 mod sigbus;
 
 pub use copy::{copy, load_u16_acquire, load_u64, update_u16, update_u32, update_u64};
-pub use mapping::{ForeignError, ForeignMapping, seal_size};
+pub use mapping::{ForeignError, ForeignMapping};
 pub use registry::Watch;
