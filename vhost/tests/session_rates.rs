@@ -71,6 +71,27 @@ fn c21_an_honest_handshake_of_128_pairs_meets_no_limit() {
     assert_eq!(f.count("messages_delayed"), 0);
 }
 
+/// A port is free as soon as its front end has hung up, also while that had to wait.
+#[test]
+fn c21_who_hung_up_while_it_had_to_wait_is_gone() {
+    let f = Fixture::server(1);
+    let enable = message(Request::SetVringEnable as u32, 0, VringState { index: 0, num: 1 }.as_bytes());
+    let batch = enable.repeat(100);
+    let mut front_end = f.connect();
+    front_end.negotiate(&memfd(MEMORY), 0);
+    while f.count("messages_delayed") == 0 {
+        assert_eq!(front_end.send_raw(&batch, &[]), Ok(batch.len()));
+    }
+    for _ in 0..20 {
+        drop(front_end);
+        front_end = f.connect();
+        front_end.get(Request::GetFeatures);
+        // In the middle of a wait, whatever it is.
+        let _ = front_end.send_raw(&batch, &[]);
+    }
+    assert_eq!(f.count("second_front_end"), 0);
+}
+
 #[test]
 fn c06_a_thousand_reconnects_a_second_delay_nobody() {
     const TIME: Duration = Duration::from_secs(3);

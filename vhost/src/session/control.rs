@@ -166,7 +166,10 @@ impl Control {
                 &"descriptors that it sent cannot be closed: their files do not answer",
             );
         }
-        if woken.connection {
+        if woken.connection && self.connection.as_ref().is_some_and(|connection| !self.may_read(connection)) {
+            // It hung up while it had to wait; what it sent before that has no effect any more.
+            self.closed(&Closed::ByPeer);
+        } else if woken.connection {
             self.serve();
         } else if woken.listener {
             self.accept();
@@ -182,10 +185,10 @@ impl Control {
         let mut fds: [Option<(BorrowedFd<'_>, PollFlags)>; 4] = [None; 4];
         fds[0] = Some((self.stop.as_fd(), PollFlags::IN));
         fds[1] = Some((self.alarm.as_fd(), PollFlags::IN));
-        if let Some(connection) = &self.connection
-            && self.may_read(connection)
-        {
-            fds[2] = Some((connection.as_fd(), connection.interest()));
+        if let Some(connection) = &self.connection {
+            // Without interest it is heard all the same when it hangs up.
+            let interest = if self.may_read(connection) { connection.interest() } else { PollFlags::empty() };
+            fds[2] = Some((connection.as_fd(), interest));
         }
         if let Endpoint::Server(listener) = &self.endpoint
             && self.may_connect()
