@@ -27,8 +27,14 @@ pub fn read_file(text: &[u8]) {
     std::io::Seek::rewind(&mut *file).expect("it is our own");
     file.write_all(text).expect("it is our own");
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let args =
-        RunArgs { config: Some(path.into()), ports: Vec::new(), lcores: None, memory: None, hugepages: None };
+    let args = RunArgs {
+        config: Some(path.into()),
+        ports: Vec::new(),
+        lcores: None,
+        memory: None,
+        hugepages: None,
+        sandbox: None,
+    };
     check(Settings::gather(args, None));
 }
 
